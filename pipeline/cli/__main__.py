@@ -1,0 +1,5 @@
+"""``python -m pipeline.cli`` is `lc-pipeline`."""
+
+from pipeline.cli import main
+
+main()

@@ -1,0 +1,56 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import click
+
+if TYPE_CHECKING:  # the models behind it would make `--help` slow
+    from pipeline.config.model import LogConfig
+
+
+class Options(TypedDict, total=False):
+    """The global options, as ``ctx.obj`` (`click.pass_obj`). What was not given is absent."""
+
+    debug: bool
+    log_level: str
+    log_format: Literal["auto", "json", "console"]
+
+
+def configure_log(options: Options, section: LogConfig | None = None) -> None:
+    """Set up logging: options first, then the configuration's `log` section, then the defaults."""
+    from pipeline.kit import log
+
+    level = options.get("log_level") or (section.level if section else "info")
+    log.configure(level, options.get("log_format") or (section.format if section else "auto"))
+
+
+def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.ensure_object(dict)[parameter.name] = value
+
+
+def add_to(command: click.Command) -> None:
+    """Give a command the global options, so that they may stand before and after its name. May be called again."""
+    present = {parameter.name for parameter in command.params}
+    for name, kind, text in (
+        ("log_level", click.Choice(["debug", "info", "warning", "error"]), "The least that is written to the log."),
+        (
+            "log_format",
+            click.Choice(["auto", "json", "console"]),
+            "How the log is written; auto looks at the terminal.",
+        ),
+        ("debug", None, "Show a traceback when something unexpected happens."),
+    ):
+        if name not in present:
+            flag = "--" + name.replace("_", "-")
+            option = click.Option(
+                [flag], type=kind, is_flag=kind is None, expose_value=False, callback=_keep, help=text
+            )
+            command.params.append(option)
+
+
+config_argument = click.argument("config", type=click.Path(path_type=Path))
+"""The configuration file of a command."""

@@ -1,0 +1,71 @@
+"""`lc-pipeline run`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import configure_log
+from pipeline.config.load import Loaded
+from pipeline.engine.runner import Service
+from pipeline.engine.summary import Summary
+
+_EPILOG = """\b
+Examples:
+  lc-pipeline run pipeline.yaml
+  LC_OID=... LC_API_KEY=... lc-pipeline run examples/spout-to-files.yaml
+  lc-pipeline --log-level debug run pipeline.yaml
+
+\b
+Stop with Ctrl-C or SIGTERM: what was received is delivered first (at most stop_timeout).
+A second signal stops at once. Exit codes: 0 fine, 1 records were given up or a fault of ours,
+2 no source can authenticate, 4 the configuration is wrong.
+"""
+
+
+@click.command("run", epilog=_EPILOG)
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--summary/--no-summary", default=None, help="Print the table of counts at the end (default: on a terminal)."
+)
+@click.pass_context
+def command(context: click.Context, config: Path, *, summary: bool | None) -> None:
+    """Run the pipeline that CONFIG describes, until stopped."""
+    from pipeline.cli.table import render
+    from pipeline.config.load import load
+    from pipeline.kit import log as logs
+
+    loaded = load(config)
+    configure_log(context.obj, loaded.config.log)
+    for warning in loaded.warnings:
+        logs.get(component="config").warning(str(warning))
+    result = run(loaded)
+    if summary if summary is not None else sys.stderr.isatty():
+        click.echo("\n" + render(result), err=True)
+    context.exit(result.exit_code)
+
+
+def run(loaded: Loaded, *, admin: bool = True, services: Sequence[Service] = ()) -> Summary:
+    """Run a configuration to its end in a fresh event loop."""
+
+    async def main() -> Summary:
+        from pipeline.engine.accounts import accounts
+        from pipeline.engine.build import build
+        from pipeline.engine.runner import Runner
+        from pipeline.kit.clock import SystemClock
+
+        all_services = list(services)
+        if admin:
+            from pipeline.admin.server import serve
+
+            section = loaded.config.admin
+            all_services.insert(0, serve(section.listen if section else None))
+        async with accounts(loaded.config, loaded.registry) as orgs:
+            plan = build(loaded.config, orgs, SystemClock(), loaded.registry)
+            return await Runner(plan, all_services).run()
+
+    return asyncio.run(main())

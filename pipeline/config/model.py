@@ -1,0 +1,158 @@
+"""The sections of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, PlainValidator, ValidationError, ValidationInfo, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from pipeline.config.registry import Kind, Registry, config_class
+from pipeline.core.config import ComponentConfig, Field, FilterConfig, Section, SinkConfig, SourceConfig
+from pipeline.core.errors import ConfigError
+from pipeline.core.spool import OnFull
+from pipeline.core.types import Duration, Listen, Size
+from pipeline.limacharlie.config import LimaCharlieConfig, OrgConfig
+from pipeline.spool.memory import MemorySpoolConfig
+
+
+def _component(kind: Kind) -> Callable[[Any, ValidationInfo], ComponentConfig]:
+    """A validator that reads a mapping as the config of the component that its ``type`` names."""
+
+    def validate(value: Any, info: ValidationInfo) -> ComponentConfig:
+        if isinstance(value, ComponentConfig):
+            return value
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("mapping", "should be a mapping with a `type`")
+        name = value.get("type")
+        if not isinstance(name, str):
+            error = "missing" if name is None else "string_type"
+            raise ValidationError.from_exception_data(kind, [InitErrorDetails(type=error, loc=("type",), input=name)])
+        registry: Registry = (info.context or {}).get("registry") or Registry()
+        try:
+            config = config_class(registry.component(kind, name))
+        except ConfigError as error:
+            custom = PydanticCustomError("component", "{what}", {"what": error.what, "fix": error.fix})
+            raise ValidationError.from_exception_data(
+                kind, [InitErrorDetails(type=custom, loc=("type",), input=name)]
+            ) from error
+        return config.model_validate(value, context=info.context)
+
+    return validate
+
+
+def one_or_more(value: Any) -> Any:
+    """Let one name stand for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more), Field(min_length=1)]
+"""One name or a list of names."""
+
+
+class DedupeConfig(Section):
+    """Drops a record whose id was seen at another place before."""
+
+    window: Duration = Field(86400.0, gt=0)
+    """How long an id is remembered."""
+    entries: int = Field(1_000_000, gt=0)
+    """How many ids are remembered."""
+
+
+class RouteConfig(Section):
+    """From sources through filters to sinks. Each sink has its own place in the records and may fall behind alone."""
+
+    from_: Names = Field(alias="from")
+    """The sources: a name or a list of names."""
+    filters: tuple[Annotated[FilterConfig, PlainValidator(_component("filters"))], ...] = ()
+    """What decides about the records or changes them, in this order."""
+    to: Names
+    """The sinks: a name or a list of names."""
+    on_full: OnFull = "block"
+    """When the spool is full and this route holds its oldest records: `block` makes the source wait, `drop_oldest` gives them up."""
+    dedupe: bool | DedupeConfig = False
+    """Drop records that came before. Needs a disk spool."""
+
+
+class DiskSpoolConfig(Section):
+    """Keeps records on disk until every lane is past them; nothing accepted is lost in a crash."""
+
+    type: Literal["disk"]
+    """Which spool this is."""
+    path: Path
+    """The folder; one process uses it."""
+    max_size: Size = Field(10 << 30, ge=1 << 20)
+    """Bytes that all its files may take."""
+    sync: Literal["full", "normal"] = "full"
+    """`full`: a record is accepted when it is on the disk. `normal`: when it is written; the disk follows within 100 ms."""
+
+
+class DeadLetterConfig(Section):
+    """Where records go that cannot be delivered: JSON lines, with the reason beside each."""
+
+    path: Path = Path("dead-letter")
+    """The folder; default: beside a disk spool, else `./dead-letter`."""
+    max_size: Size = Field(1 << 30, gt=0)
+    """Bytes that all its files may take. When it is full, a lane that needs it waits."""
+
+
+class AdminConfig(Section):
+    """Serves `/metrics`, `/healthz`, `/readyz` and a live page."""
+
+    listen: Listen = Listen("127.0.0.1", 9600)
+    """Where it listens; with port 0 a free one is taken, and the log names it."""
+
+
+class LogConfig(Section):
+    """What is written to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: readable lines where stderr is a terminal, else JSON lines."""
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    limacharlie: LimaCharlieConfig = LimaCharlieConfig()
+    """Credentials and addresses of LimaCharlie."""
+    orgs: dict[str, OrgConfig] = Field(default_factory=dict)
+    """Several organizations by name; what one lacks comes from `limacharlie`. Without it there is one, which has no name."""
+    sources: dict[str, Annotated[SourceConfig, PlainValidator(_component("sources"))]] = Field(min_length=1)
+    """Where records come from, by name."""
+    sinks: dict[str, Annotated[SinkConfig, PlainValidator(_component("sinks"))]] = Field(min_length=1)
+    """Where records go, by name."""
+    routes: dict[str, RouteConfig] = Field(min_length=1)
+    """Which source's records go into which sinks, by name."""
+    spool: Annotated[MemorySpoolConfig | DiskSpoolConfig, Field(discriminator="type")] = MemorySpoolConfig()
+    """Where accepted records wait until every sink has them."""
+    dead_letter: DeadLetterConfig = DeadLetterConfig()
+    """Where records go that cannot be delivered."""
+    admin: AdminConfig | None = None
+    """Metrics, health and a live page over HTTP. Without this section the default address is tried, and left out when taken."""
+    stop_timeout: Duration = Field(25.0, ge=0)
+    """How long a stop may take until what is still under way is given up."""
+    log: LogConfig = LogConfig()
+    """What is written to stderr."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dead_letter_beside_disk_spool(cls, data: Any) -> Any:
+        match data:
+            case {"spool": {"type": "disk", "path": str(path)}}:
+                letters = data.get("dead_letter", {})
+                if isinstance(letters, dict) and "path" not in letters:
+                    return {**data, "dead_letter": {**letters, "path": str(Path(path).parent / "dead-letter")}}
+        return data
+
+    def account(self, org: str) -> LimaCharlieConfig:
+        """Credentials and addresses for an organization of `orgs`, or for the only one ("")."""
+        return self.limacharlie.for_org(self.orgs[org]) if org else self.limacharlie
+
+
+def filter_id(route: str, index: int, config: FilterConfig) -> str:
+    """A filter's name in logs, metrics and dead letters: its own, or ``route.0``."""
+    return config.name or f"{route}.{index}"

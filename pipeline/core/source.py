@@ -1,0 +1,68 @@
+"""A source brings raw records in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, TypeVar
+
+from pipeline.core.batch import Receipt
+from pipeline.core.component import Component
+from pipeline.core.config import SourceConfig
+
+SourceConfigT = TypeVar("SourceConfigT", bound=SourceConfig)
+
+
+class Outlet(Protocol):
+    """Where a source puts its records."""
+
+    async def send(self, raws: Sequence[bytes], stream: str | None = None, org: str | None = None) -> Receipt:
+        """Append any number of records (without line ends) to the spool.
+
+        Waits while the spool is full: that is the back-pressure. ``stream`` and ``org`` default to the source's own. Records of
+        bad form are refused into the source's dead letter. Safe from concurrent tasks; each call keeps its order.
+        """
+        ...
+
+    def refuse(self, raw: bytes, reason: str, org: str | None = None) -> None:
+        """Put a record that the source itself cannot accept (oversize, a stranger's) into the source's dead letter.
+
+        ``raw`` may be the beginning only. ``reason`` comes from a closed set; it is a metric label.
+        """
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a `send` waits for room in the spool right now, or did within the last second."""
+        ...
+
+
+class Source(Component[SourceConfigT]):
+    """Base of sources. Override `run`, and `open` and `close` where there is something to bind or to release."""
+
+    per_org: ClassVar[bool] = False
+    """True: the engine makes one instance for each organization (`self.org`). False: one instance serves all (`self.orgs`)."""
+    any_org: ClassVar[bool] = False
+    """True: records may belong to no configured organization (files)."""
+
+    @classmethod
+    def needs_account(cls, config: SourceConfigT) -> bool:
+        """Whether a source with this config needs its organizations' API keys."""
+        del config
+        return False
+
+    async def open(self) -> None:
+        """Bind what listens. Raises `ConfigError` when that cannot work. No record is taken yet."""
+
+    async def run(self, outlet: Outlet) -> None:
+        """Bring records in until `stopping` is set or there are no more, then return.
+
+        After `stopping`, what the kernel already holds is still read. An exception is logged and `run` starts again after a
+        back-off. A return before `stopping` means that the source is at its end.
+        """
+        raise NotImplementedError
+
+    async def check(self) -> None:
+        """Try what can be tried without taking records (`validate --connect`). Raises a `PipelineError`."""
+
+    async def close(self) -> None:
+        """Release everything. Safe to call twice and without `open`."""

@@ -1,0 +1,101 @@
+"""The spool keeps accepted records until every lane is past them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from pipeline.core.batch import Batch, LogId
+
+OnFull = Literal["block", "drop_oldest"]
+Positions = Mapping[tuple[str, LogId], int]
+"""(lane id, log) -> sequence number of the first record that the lane is not past."""
+Marks = Mapping[str, Mapping[str, Any]]
+"""Sink id -> delta of its marks."""
+
+
+class LanePort(Protocol):
+    """A lane as the spool sees it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def logs(self) -> Sequence[LogId]: ...
+
+    @property
+    def on_full(self) -> OnFull: ...
+
+    def wake(self) -> None:
+        """A log that the lane reads has something new."""
+        ...
+
+    def hurry(self) -> None:
+        """Room is short: write what is collected now instead of waiting for company."""
+        ...
+
+    def cursor(self, log: LogId) -> int:
+        """The sequence number that the lane reads next; what is before it is in the lane's hand or done."""
+        ...
+
+    def skip(self, log: LogId, end: int) -> None:
+        """Go on reading at ``end``; what is skipped counts as discarded. What is in hand stays."""
+        ...
+
+
+@dataclass(slots=True)
+class LogStats:
+    """Counts of one log since the process started."""
+
+    end: int = 0
+    """The next record's sequence number."""
+    received: int = 0
+    """Records appended."""
+    bytes: int = 0
+    """Bytes that its records hold in the spool now."""
+
+
+@dataclass(slots=True)
+class Restored:
+    """What a spool knew when it was opened."""
+
+    positions: dict[tuple[str, LogId], int] = field(default_factory=dict)
+    marks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class Spool(Protocol):
+    """A log per source and organization, read by lanes at their own positions."""
+
+    commit_interval: float
+    """Seconds between commits; 0 means that a commit costs nothing and is made at once."""
+    durable: bool
+    """Whether accepted records survive a crash of the process."""
+
+    async def open(self, logs: Sequence[LogId]) -> Restored:
+        """Make or open these logs and return what is known of lanes and sinks."""
+        ...
+
+    def attach(self, lanes: Sequence[LanePort]) -> None:
+        """Make the lanes known, before the first append or read; a log that no lane reads keeps nothing."""
+        ...
+
+    async def append(self, batch: Batch) -> None:
+        """Store a batch and give it its ``first``. Waits while there is no room; order within a log is that of the calls."""
+        ...
+
+    async def read(self, log: LogId, position: int) -> Batch | None:
+        """The batch that holds ``position`` (it may begin earlier), the next one where that is gone, or None at the end."""
+        ...
+
+    async def commit(self, positions: Positions, marks: Marks) -> None:
+        """Remember these in one step and free what every lane is past."""
+        ...
+
+    async def settled(self, log: LogId, end: int) -> None:
+        """Return when every lane is past ``end``."""
+        ...
+
+    def stats(self) -> Mapping[LogId, LogStats]: ...
+
+    async def close(self) -> None: ...

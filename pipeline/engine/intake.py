@@ -1,0 +1,142 @@
+"""Intake: judges the form of what a source brings, cuts it into batches and appends them to the spool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.core.batch import MAX_BYTES, MAX_RECORDS, Batch, LogId, Origin, Receipt
+from pipeline.core.clock import Clock
+from pipeline.core.config import SourceConfig
+from pipeline.core.errors import PipelineError
+from pipeline.core.spool import Spool
+from pipeline.engine.letters import SourceLetters
+
+
+class Intake:
+    """Implements `pipeline.core.source.Outlet` for one instance of a source."""
+
+    def __init__(
+        self,
+        source: str,
+        config: SourceConfig,
+        orgs: Mapping[str, LogId],
+        spool: Spool,
+        letters: SourceLetters,
+        clock: Clock,
+    ) -> None:
+        self.received: dict[LogId, tuple[int, int]] = dict.fromkeys(orgs.values(), (0, 0))
+        """Log -> records and bytes that were accepted."""
+        self._source = source
+        self._config = config
+        self._orgs = orgs
+        self._default = next(iter(orgs.values()))
+        self._spool = spool
+        self._letters = letters
+        self._clock = clock
+        self._waiting = 0
+        self._waited_until = 0.0
+
+    @property
+    def waiting(self) -> bool:
+        return self._waiting > 0 or self._clock.monotonic() - self._waited_until < 1.0
+
+    def refuse(self, raw: bytes, reason: str, org: str | None = None) -> None:
+        self._letters.put((raw,), reason, org or "", self._config.stream)
+
+    async def send(
+        self, raws: Sequence[bytes], stream: str | None = None, org: str | None = None, origin: Origin = "live"
+    ) -> Receipt:
+        log = self._default if org is None else self._orgs.get(org)
+        if log is None:
+            raise PipelineError(
+                f"the source sent records of the organization {org!r}, which it does not serve", where=self._source
+            )
+        stream = stream or self._config.stream
+        good = raws if self._well_formed(raws) else self._sort(raws, log, stream)
+        receipt = Receipt(count=len(good), refused=sum(map(bool, raws)) - len(good) if len(good) < len(raws) else 0)
+        if not good:
+            return receipt
+        now = self._clock.now()
+        end = 0
+        for records, size in _cut(good):
+            batch = Batch(records, log, stream, now, origin, size)
+            self._waiting += 1
+            started = self._clock.monotonic()
+            try:
+                await self._spool.append(batch)
+            finally:
+                self._waiting -= 1
+                ended = self._clock.monotonic()
+                if ended - started > 0.05:
+                    self._waited_until = ended
+                if (
+                    batch.first >= 0
+                ):  # a send that is cancelled just after its records were accepted has brought them in
+                    count, total = self.received[log]
+                    self.received[log] = (count + len(records), total + size)
+            end = batch.end
+        receipt.wait_for(self._spool, log, end)
+        return receipt
+
+    def _well_formed(self, raws: Sequence[bytes]) -> bool:
+        """Judge all records at once; False means that at least one may be bad."""
+        joined = b"\n".join(raws)
+        if len(joined) > self._config.max_record and max(map(len, raws), default=0) > self._config.max_record:
+            return False
+        breaks = len(raws) - 1
+        if joined.count(b"\n") != breaks:
+            return False
+        if self._config.format == "json":
+            if not (joined.startswith(b"{") and joined.endswith(b"}") and joined.count(b"}\n{") == breaks):
+                return False
+        elif not all(raws):
+            return False
+        if joined.isascii():
+            return True
+        try:
+            joined.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def _sort(self, raws: Sequence[bytes], log: LogId, stream: str) -> list[bytes]:
+        """Keep the good records; the others go to the source's dead letter with what is wrong with them."""
+        good: list[bytes] = []
+        for raw in raws:
+            if not raw:
+                continue
+            reason = self._fault(raw)
+            if reason:
+                self._letters.put((raw,), reason, log.org, stream)
+            else:
+                good.append(raw)
+        return good
+
+    def _fault(self, raw: bytes) -> str:
+        if len(raw) > self._config.max_record:
+            return "oversize"
+        if b"\n" in raw:
+            return "line_break"
+        if self._config.format == "json" and not (raw.startswith(b"{") and raw.endswith(b"}")):
+            return "not_an_object"
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            return "not_utf8"
+        return ""
+
+
+def _cut(records: Sequence[bytes]) -> list[tuple[Sequence[bytes], int]]:
+    """Cut into runs that fit a batch, with their bytes. Copies the list, which stays the caller's to change."""
+    total = sum(map(len, records))
+    if len(records) <= MAX_RECORDS and total <= MAX_BYTES:
+        return [(tuple(records), total)]
+    runs: list[tuple[Sequence[bytes], int]] = []
+    start = size = 0
+    for index, record in enumerate(records):
+        if index > start and (index - start >= MAX_RECORDS or size + len(record) > MAX_BYTES):
+            runs.append((records[start:index], size))
+            start, size = index, 0
+        size += len(record)
+    runs.append((records[start:], size))
+    return runs

@@ -1,0 +1,283 @@
+"""Dead letters: JSON lines of what could not be processed, one folder per lane and per source.
+
+A lane's letters are never overwritten: when they reach the limit, the lane waits until somebody makes room. A source's letters
+rotate, so that a stranger who sends rubbish can neither fill the disk nor stop a lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.core.batch import LogId, Origin
+from pipeline.core.errors import UnavailableError
+
+FILE_SIZE = 16 << 20
+"""A file is closed and the next one begun beyond this many bytes."""
+SOURCE_FILES = 4
+"""Files that a source's letters rotate over."""
+SOURCE_PENDING = 4 << 20
+"""Bytes of refused records that wait for the disk at most; more are counted but not kept."""
+REFUSED_HEAD = 64 << 10
+"""Bytes of a refused record that its letter keeps."""
+
+
+def letter(
+    payload: bytes,
+    *,
+    component: str,
+    reason: str,
+    detail: str,
+    log: LogId,
+    stream: str,
+    received_at: float,
+    rejected_at: float,
+    origin: Origin = "live",
+    sink: str | None = None,
+    route: str | None = None,
+    attempts: int = 0,
+    first_attempt: float | None = None,
+    changed: bool = False,
+) -> bytes:
+    """Encode one dead letter as a line. ``changed`` says that a filter changed the record, so that payload is not the raw one."""
+    fields: dict[str, Any] = {
+        "reason": reason,
+        "detail": detail[:2000].encode(errors="replace").decode(),
+        "component": component,
+        "route": route,
+        "sink": sink,
+        "source": log.source,
+        "org": log.org,
+        "stream": stream,
+        "origin": origin,
+        "received_at": received_at,
+        "rejected_at": rejected_at,
+        "attempts": attempts,
+        "first_attempt": first_attempt,
+        "changed": changed,
+    }
+    try:
+        fields["payload"] = payload.decode()
+    except UnicodeDecodeError:
+        fields["payload_base64"] = base64.b64encode(payload).decode()
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+class _Folder:
+    """Numbered files of one lane or source; opened on the first letter. Its methods block; threads may call them."""
+
+    def __init__(self, path: Path, file_size: int = FILE_SIZE) -> None:
+        self.path = path
+        self._file_size = file_size
+        self._file = path
+        self._fd = -1
+        self._number = 0
+        self._written = 0
+        self._lock = threading.Lock()
+        """A write whose caller was cancelled goes on in its thread; closing waits for it."""
+        self.recount()
+
+    def files(self) -> list[tuple[Path, int]]:
+        """Its files with their sizes, the oldest first."""
+        found = []
+        for file in self.path.glob("*.jsonl"):
+            if file.stem.isdecimal():
+                with contextlib.suppress(FileNotFoundError):  # somebody makes room just now
+                    found.append((int(file.stem), file, file.stat().st_size))
+        return [(file, size) for _, file, size in sorted(found)]
+
+    def recount(self) -> None:
+        """Look how much is there now."""
+        self.size = sum(size for _, size in self.files())
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Append and sync; all or nothing. Raises OSError."""
+        with self._lock:
+            if self._fd < 0 or self._written >= self._file_size or self._was_taken_away():
+                self._next()
+            data = b"".join(lines)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(self._fd, view) :]
+                os.fsync(self._fd)
+            except OSError:
+                os.ftruncate(self._fd, self._written)
+                raise
+            self._written += len(data)
+            self.size += len(data)
+
+    def _was_taken_away(self) -> bool:
+        """Whether somebody moved or deleted the file that is open: what is appended to it would go there too."""
+        try:
+            return not os.path.samestat(self._file.stat(), os.fstat(self._fd))
+        except FileNotFoundError:
+            return True
+
+    def _next(self) -> None:
+        self._close()
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o750)
+        self._number = max([self._number, *(int(file.stem) for file, _ in self.files())]) + 1
+        self._file = self.path / f"{self._number:06}.jsonl"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(self._file, flags, 0o640)
+        self._written = 0
+
+    def shrink(self, limit: int) -> None:
+        """Delete the oldest files, but not the last one, until the rest has at most ``limit`` bytes. Raises OSError."""
+        with self._lock:
+            files = self.files()
+            self.size = sum(size for _, size in files)
+            for file, size in files[:-1]:
+                if self.size <= limit:
+                    break
+                file.unlink(missing_ok=True)
+                self.size -= size
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class LaneLetters:
+    """The dead letters of one lane."""
+
+    def __init__(self, folder: Path, box: DeadLetters) -> None:
+        self._folder = _Folder(folder)
+        self._box = box
+        self._lock = asyncio.Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self._folder.size
+
+    async def put(self, lines: Sequence[bytes]) -> None:
+        """Store all lines. Raises UnavailableError while there is no room or the disk refuses; nothing is stored then."""
+        need = sum(map(len, lines))
+        async with self._lock:
+            if self._box.size + need > self._box.max_size:
+                await asyncio.to_thread(self._folder.recount)
+            if self._box.size + need > self._box.max_size:
+                raise UnavailableError(
+                    f"the dead letter is full ({self._box.size} of {self._box.max_size} bytes)",
+                    where=str(self._folder.path),
+                    fix="Move its files away, or raise dead_letter.max_size.",
+                )
+            try:
+                await asyncio.to_thread(self._folder.write, lines)
+            except OSError as error:
+                raise UnavailableError(
+                    f"the dead letter cannot be written: {error.strerror}", where=str(self._folder.path)
+                ) from error
+
+    def close(self) -> None:
+        self._folder.close()
+
+
+class SourceLetters:
+    """The refused records of one source: counted always, kept in files that rotate."""
+
+    def __init__(self, source: str, folder: Path, clock: Callable[[], float], max_size: int) -> None:
+        self.source = source
+        self.counts: dict[str, int] = {}
+        """Reason -> records refused."""
+        self._file_size = min(FILE_SIZE, max_size // SOURCE_FILES)
+        self._folder = _Folder(folder, self._file_size)
+        self._max_size = max_size
+        self._clock = clock
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+        self._more = asyncio.Event()
+
+    def put(self, raws: Iterable[bytes], reason: str, org: str, stream: str) -> None:
+        """Count and keep refused records; never waits. A long record keeps its beginning."""
+        now = self._clock()
+        for raw in raws:
+            self.counts[reason] = self.counts.get(reason, 0) + 1
+            if self._pending_size > min(SOURCE_PENDING, self._file_size):
+                continue
+            detail = f"{len(raw)} bytes" + (
+                f", of which the first {REFUSED_HEAD} follow" if len(raw) > REFUSED_HEAD else ""
+            )
+            line = letter(
+                raw[:REFUSED_HEAD], component=self.source, reason=reason, detail=detail, log=LogId(self.source, org),
+                stream=stream, received_at=now, rejected_at=now,
+            )  # fmt: skip
+            self._pending.append(line)
+            self._pending_size += len(line)
+        self._more.set()
+
+    async def run(self) -> None:
+        """Write what `put` left, until cancelled."""
+        while True:
+            await self._more.wait()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what is pending. A disk that refuses costs the letters, not the counts."""
+        self._more.clear()
+        lines, self._pending, self._pending_size = self._pending, [], 0
+        if lines:
+            try:
+                await asyncio.to_thread(self._write, lines)
+            except OSError:
+                self.counts["letter_lost"] = self.counts.get("letter_lost", 0) + len(lines)
+
+    def _write(self, lines: list[bytes]) -> None:
+        self._folder.write(lines)
+        self._folder.shrink(self._max_size - self._file_size)
+
+    def close(self) -> None:
+        self._folder.close()
+
+
+class DeadLetters:
+    """All dead letters of the process, under one folder: ``lanes/ROUTE.SINK/`` and ``sources/SOURCE/``."""
+
+    def __init__(self, path: Path, max_size: int, clock: Callable[[], float]) -> None:
+        self.path = path
+        self.max_size = max_size
+        self._clock = clock
+        self._lanes: list[LaneLetters] = []
+        self._sources: dict[str, SourceLetters] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that the lanes' letters hold together."""
+        return sum(lane.size for lane in self._lanes)
+
+    @property
+    def sources(self) -> Mapping[str, SourceLetters]:
+        return self._sources
+
+    def lane(self, route: str, sink: str) -> LaneLetters:
+        letters = LaneLetters(self.path / "lanes" / f"{route}.{sink}", self)
+        self._lanes.append(letters)
+        return letters
+
+    def source(self, source: str) -> SourceLetters:
+        if source not in self._sources:
+            folder = self.path / "sources" / source
+            self._sources[source] = SourceLetters(source, folder, self._clock, min(64 << 20, self.max_size // 8))
+        return self._sources[source]
+
+    async def close(self) -> None:
+        for source in self._sources.values():
+            await source.flush()
+            source.close()
+        for lane in self._lanes:
+            lane.close()

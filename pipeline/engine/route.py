@@ -1,0 +1,249 @@
+"""A route's step: decode, filter, make payloads. Runs once for all lanes that are at the same batch."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from pipeline.core.batch import Batch
+from pipeline.core.event import Event, Undecodable
+from pipeline.core.filter import Filter
+from pipeline.core.types import RecordPath
+from pipeline.kit.log import Logger
+
+KEPT_STEPS = 4
+"""Results that a route remembers for lanes that come to the same batch a moment later; a batch is at most 1 MiB."""
+
+
+class Refusal:
+    """A record that a filter refused, or that nothing could decode."""
+
+    __slots__ = ("component", "detail", "offset", "payload", "reason")
+
+    def __init__(self, offset: int, payload: bytes, reason: str, detail: str, component: str) -> None:
+        self.offset = offset
+        self.payload = payload
+        self.reason = reason
+        self.detail = detail
+        self.component = component
+
+
+class Step:
+    """What became of a batch's records from ``start`` on."""
+
+    __slots__ = (
+        "batch",
+        "changed",
+        "derived",
+        "filtered",
+        "offsets",
+        "payloads",
+        "refusals",
+        "size",
+        "start",
+        "values",
+    )
+
+    def __init__(self, batch: Batch, start: int) -> None:
+        self.batch = batch
+        self.start = start
+        """Offset in the batch of the first record that this step covers."""
+        self.payloads: Sequence[bytes] = ()
+        self.offsets: Sequence[int] | None = None
+        """Offset of each payload's record in the batch, ascending; None where every record has just its own payload."""
+        self.values: Sequence[Mapping[str, str]] | None = None
+        self.changed: frozenset[int] = frozenset()
+        """Indices of payloads that a filter changed or made."""
+        self.refusals: Sequence[Refusal] = ()
+        self.filtered = 0
+        self.derived = 0
+        self.size = 0
+
+    def offset(self, index: int) -> int:
+        """Offset in the batch of the payload's record."""
+        return self.start + index if self.offsets is None else self.offsets[index]
+
+
+class Route:
+    """Filters of one route, and the values that its sinks ask for."""
+
+    def __init__(
+        self,
+        name: str,
+        filters: Sequence[Filter[Any]],
+        paths: Sequence[RecordPath],
+        log: Logger,
+        on_error: Callable[[str, str], None],
+        *,
+        lanes: int = 1,
+    ) -> None:
+        self.name = name
+        self.filters = filters
+        self.busy = 0.0
+        """Seconds spent in steps."""
+        self._paths = tuple(dict.fromkeys(paths))
+        self._log = log
+        self._on_error = on_error
+        self._kept = KEPT_STEPS if lanes > 1 else 0
+        self._steps: OrderedDict[tuple[object, int], Step] = OrderedDict()
+
+    def step(self, batch: Batch, position: int) -> Step:
+        """The step over the batch's records from sequence number ``position`` on."""
+        start = max(0, position - batch.first)
+        if start == 0 and self._kept:
+            key = (batch.log, batch.first)
+            step = self._steps.get(key)
+            if step is not None and step.batch is batch:
+                return step
+            step = self._steps[key] = self._run(batch, 0)
+            if len(self._steps) > self._kept:
+                self._steps.popitem(last=False)
+            return step
+        return self._run(batch, start)
+
+    def _run(self, batch: Batch, start: int) -> Step:
+        began = time.perf_counter()
+        step = Step(batch, start)
+        records = batch.records[start:] if start else batch.records
+        if not self.filters and not self._paths:
+            step.payloads = records
+            step.size = batch.size if not start else sum(map(len, records))
+        else:
+            self._filter(step, records)
+        self.busy += time.perf_counter() - began
+        return step
+
+    def _filter(self, step: Step, records: Sequence[bytes]) -> None:
+        batch, start = step.batch, step.start
+        stream, org, received_at, origin, first = batch.stream, batch.org, batch.received_at, batch.origin, batch.first
+        events: Sequence[Event] = [
+            Event(raw, stream, org, received_at, origin, first + offset, offset)
+            for offset, raw in enumerate(records, start)
+        ]
+        refusals: list[Refusal] = []
+        derived = 0
+        for stage in self.filters:
+            if not events:
+                break
+            events, made = self._apply(stage, events, refusals)
+            derived += made
+        values: list[Mapping[str, str]] | None = None
+        if self._paths:
+            events, values = self._values(events, refusals)
+        payloads: list[bytes] = []
+        changed: list[int] = []
+        for index, event in enumerate(events):
+            if event.replaced:
+                changed.append(index)
+                try:
+                    payloads.append(event.payload())
+                except (TypeError, ValueError) as error:
+                    payloads.append(b"")
+                    refusals.append(Refusal(event.index, event.raw, "unencodable", str(error), self.name))
+                    event.rejection = "unencodable"
+            else:
+                payloads.append(event.raw)
+        if any(event.rejection for event in events):
+            keep = [index for index, event in enumerate(events) if not event.rejection]
+            payloads = [payloads[index] for index in keep]
+            values = [values[index] for index in keep] if values is not None else None
+            changed = [new for new, index in enumerate(keep) if events[index].replaced]
+            events = [events[index] for index in keep]
+        offsets = [event.index for event in events]
+        if any(later < earlier for earlier, later in pairwise(offsets)):
+            order = sorted(range(len(offsets)), key=offsets.__getitem__)
+            payloads = [payloads[index] for index in order]
+            values = [values[index] for index in order] if values is not None else None
+            changed = [new for new, index in enumerate(order) if events[index].replaced]
+            offsets = [offsets[index] for index in order]
+        step.payloads = payloads
+        step.offsets = offsets
+        step.values = values
+        step.changed = frozenset(changed)
+        step.refusals = refusals
+        step.size = sum(map(len, payloads))
+        step.derived = derived
+        step.filtered = len(records) + derived - len(payloads) - len(refusals)
+
+    def _apply(
+        self, stage: Filter[Any], events: Sequence[Event], refusals: list[Refusal]
+    ) -> tuple[Sequence[Event], int]:
+        """One filter over the events; returns what goes on, and how many of those it made.
+
+        What it refuses, and everything when it fails, goes to ``refusals``.
+        """
+        changed = {id(event): event._doc for event in events if event.replaced}  # noqa: SLF001 - the other half of Event
+        try:
+            out, made = _applied(stage, events)
+        except Undecodable:
+            for event in events:
+                # What the filter did before it stumbled is undone, or it would be done twice.
+                event.rejection = ""
+                if event.replaced:
+                    event.replaced = id(event) in changed
+                    event._doc = changed.get(id(event))  # noqa: SLF001 - as above
+                try:
+                    _ = event.doc
+                except Undecodable as error:
+                    event.reject("invalid_json", str(error))
+            self._refuse(stage.id, [event for event in events if event.rejection], refusals)
+            events = [event for event in events if not event.rejection]
+            try:
+                out, made = _applied(stage, events)
+            except Exception as error:
+                return self._failed(stage, events, error, refusals)
+        except Exception as error:
+            return self._failed(stage, events, error, refusals)
+        refused = {id(event): event for event in (*events, *out) if event.rejection}
+        if refused:
+            self._refuse(stage.id, refused.values(), refusals)
+            out = [event for event in out if not event.rejection]
+        return out, made
+
+    def _refuse(self, component: str, events: Any, refusals: list[Refusal]) -> None:
+        refusals.extend(Refusal(event.index, event.raw, event.rejection, event.detail, component) for event in events)
+
+    def _failed(
+        self, stage: Filter[Any], events: Sequence[Event], error: Exception, refusals: list[Refusal]
+    ) -> tuple[Sequence[Event], int]:
+        self._log.error(
+            "A filter failed on a batch; its records go to the dead letter.", component=stage.id, exc_info=error
+        )
+        self._on_error(stage.id, "filter_failed")
+        refusals.extend(
+            Refusal(event.index, event.raw, "filter_failed", f"{type(error).__name__}: {error}", stage.id)
+            for event in events
+        )
+        return [], 0
+
+    def _values(
+        self, events: Sequence[Event], refusals: list[Refusal]
+    ) -> tuple[Sequence[Event], list[Mapping[str, str]]]:
+        kept: list[Event] = []
+        values: list[Mapping[str, str]] = []
+        paths = self._paths
+        for event in events:
+            try:
+                doc = event.doc
+            except Undecodable as error:
+                refusals.append(Refusal(event.index, event.raw, "invalid_json", str(error), self.name))
+                continue
+            kept.append(event)
+            values.append({path: text for path in paths if (text := path.text(doc)) is not None})
+        return kept, values
+
+
+def _applied(stage: Filter[Any], events: Sequence[Event]) -> tuple[Sequence[Event], int]:
+    """What a filter lets go on, and how many of those it made. Raises ValueError for events that cannot be accounted for."""
+    out = list(stage.apply(events))
+    places = {id(event): event for event in out}
+    if len(places) < len(out):
+        raise ValueError("the filter returned an event twice")
+    for event in events:
+        places.pop(id(event), None)
+    if not all(event.derived for event in places.values()):
+        raise ValueError("the filter returned an event that it was not given; new ones come from event.derive()")
+    return out, len(places)

@@ -1,0 +1,102 @@
+"""How each component is: what sources and sinks report, kept for metrics, health and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pipeline.core.clock import Clock
+from pipeline.core.component import State
+from pipeline.kit.log import Logger
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An interval, in Unix seconds, in which records of a source may be missing."""
+
+    source: str
+    org: str
+    start: float
+    end: float
+    reason: str
+
+
+class Status:
+    """Implements `pipeline.core.component.Report` for one component (and one organization, where it has one)."""
+
+    def __init__(
+        self, component: str, kind: str, org: str, log: Logger, clock: Clock, changed: Callable[[Status], None]
+    ) -> None:
+        self.component = component
+        self.kind = kind
+        self.org = org
+        self.current: State = "starting"
+        self.text = ""
+        self.code = ""
+        self.since = clock.now()
+        self.errors: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+        self.gap_seconds: dict[str, float] = {}
+        """Organization -> seconds in which records may be missing."""
+        self.gap_reasons: dict[tuple[str, str], int] = {}
+        """(organization, reason) -> number of gaps."""
+        self.dropped: dict[str, int] = {}
+        """Organization -> records that the cloud says it dropped."""
+        self._log = log
+        self._clock = clock
+        self._changed = changed
+
+    def state(self, state: State, text: str = "", code: str = "") -> None:
+        if state != self.current:
+            self.since = self._clock.now()
+        change = (state, code) != (self.current, self.code)
+        self.current, self.text, self.code = state, text, code
+        if change:
+            self._changed(self)
+
+    def error(self, code: str, count: int = 1) -> None:
+        self.errors[code] = self.errors.get(code, 0) + count
+
+    def gap(self, start: float, end: float, reason: str, *, org: str = "") -> None:
+        org = org or self.org
+        self.gap_seconds[org] = self.gap_seconds.get(org, 0.0) + max(0.0, end - start)
+        self.gap_reasons[org, reason] = self.gap_reasons.get((org, reason), 0) + 1
+        self._log.error(
+            "Records may be missing from this interval.",
+            start=start,
+            end=end,
+            seconds=round(end - start, 3),
+            reason=reason,
+        )
+
+    def upstream_dropped(self, count: int, *, org: str = "") -> None:
+        org = org or self.org
+        self.dropped[org] = self.dropped.get(org, 0) + count
+        self._log.error("The cloud dropped records before they reached us.", records=count)
+
+    def count(self, name: str, amount: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + amount
+
+
+class Board:
+    """All statuses of the process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._statuses: list[Status] = []
+        self.listeners: list[Callable[[Status], None]] = []
+
+    def add(self, component: str, kind: str, org: str, log: Logger) -> Status:
+        status = Status(component, kind, org, log, self._clock, self._tell)
+        self._statuses.append(status)
+        return status
+
+    def _tell(self, status: Status) -> None:
+        for listener in self.listeners:
+            listener(status)
+
+    def __iter__(self) -> Iterator[Status]:
+        return iter(self._statuses)
+
+    def of(self, kind: str) -> list[Status]:
+        return [status for status in self._statuses if status.kind == kind]

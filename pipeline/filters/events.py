@@ -1,0 +1,55 @@
+"""Keeps or drops records by their event type."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import MinLen
+from pydantic import model_validator
+
+from pipeline.core.config import FilterConfig
+from pipeline.filters.predicate import Predicate, PredicateFilter
+
+Name = Annotated[str, MinLen(1)]
+
+
+class EventsConfig(FilterConfig):
+    """Keep (`include`) or drop (`exclude`) records of these types; set one of the two. Names are matched exactly.
+
+    The type is `routing/event_type`; of an audit record `etype`, of a billing record `billing_record`. A detection has the type
+    of the event that caused it; to choose by its name, use `match` on `cat`. A record without a type is never in a list.
+    """
+
+    type: Literal["events"] = "events"
+    """Which component this is."""
+    include: Annotated[list[Name], MinLen(1)] | None = None
+    """The types that go on; all others are dropped."""
+    exclude: Annotated[list[Name], MinLen(1)] | None = None
+    """The types that are dropped; all others go on."""
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if (self.include is None) == (self.exclude is None):
+            raise ValueError("set either `include` or `exclude`")
+        return self
+
+
+class Events(PredicateFilter[EventsConfig]):
+    def predicate(self) -> Predicate:
+        if self.config.include is not None:
+            included = frozenset(self.config.include)
+            return lambda event: event_type(event.doc) in included
+        excluded = frozenset(self.config.exclude or ())
+        return lambda event: event_type(event.doc) not in excluded
+
+
+def event_type(doc: dict[str, Any]) -> str | None:
+    """Return the type of a record of any stream, or None where it has none."""
+    routing = doc.get("routing")
+    if routing.__class__ is dict:
+        found = routing.get("event_type")
+    elif "etype" in doc:
+        found = doc["etype"]
+    else:
+        return "billing_record" if doc.get("record").__class__ is dict else None
+    return found if found.__class__ is str else None

@@ -1,0 +1,1 @@
+"""What only LimaCharlie does: credentials, tokens, REST API, stream protocol, shapes of records."""

@@ -1,0 +1,1 @@
+"""LimaCharlie's detection language as pure functions over decoded records."""

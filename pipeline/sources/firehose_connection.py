@@ -1,0 +1,280 @@
+"""One connection of the `firehose` source: its records, whose they are, and how much it may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from pipeline.core.source import Outlet
+from pipeline.kit.framing import Framer
+from pipeline.kit.tls_server import Buffers, End, Receiver
+from pipeline.sources.firehose_budget import Budget
+
+HELD_MAX = 1 << 20
+"""Bytes of records that wait for the first one that names the organization."""
+_OBJECT_COST = 48
+"""Bytes that a record costs beside its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whose records are taken. ``orgs`` maps each allowed oid to its organization's name; empty: anybody's are."""
+
+    orgs: Mapping[str, str]
+    only: str | None
+    """The organization, where the source serves one; records without an oid are its own."""
+    verify: bool
+    """Look at every record, not just until the connection has a name."""
+
+
+class Host(Protocol):
+    """What a connection tells the listener."""
+
+    def connected(self, connection: Connection) -> bool:
+        """Start `Connection.work`, or say False where there is no room for one more."""
+        ...
+
+    def secured(self, connection: Connection) -> None: ...
+    def named(self, connection: Connection, org: str) -> None: ...
+    def over(self, connection: Connection, end: End, error: BaseException | None) -> None: ...
+    def stranger(self, connection: Connection, reason: str) -> None: ...
+
+
+class Connection(Receiver):
+    """Reads while its last records are on their way, one read ahead at most."""
+
+    def __init__(
+        self,
+        host: Host,
+        admission: Admission,
+        framer: Framer,
+        budget: Budget,
+        buffers: Buffers,
+        context: ssl.SSLContext | None,
+        handshake_timeout: float,
+    ) -> None:
+        super().__init__(buffers, context, handshake_timeout)
+        self._host = host
+        self._admission = admission
+        self._framer = framer
+        self._budget = budget
+        self._records: list[bytes] = []
+        self._nameless: list[bytes] = []
+        self._nameless_size = 0
+        self._org = admission.only if not admission.orgs else None
+        self._size = 0
+        self._sending_size = 0
+        self._orderly = False
+        self._at_end = False
+        self._reads = True
+        self._unwanted = ""
+        self._wake: asyncio.Future[None] | None = None
+        self.held = 0
+        """Bytes that the budget counts."""
+        self.last = 0.0
+        """Loop time of the last read."""
+        self.proven = False
+        """Whether it brought a record that was taken."""
+
+    @property
+    def sending(self) -> bool:
+        """Whether records of it are on their way to the spool."""
+        return self._sending_size > 0
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that wait for more from the peer: a record without an end, records without an organization."""
+        return self._framer.held + self._nameless_size
+
+    @property
+    def usable(self) -> bool:
+        """Whether the peer may still send."""
+        return self.secured and not self._at_end
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether everything that was read is delivered."""
+        return not self._records and not self.sending
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.last = self._loop.time()
+        if not self._host.connected(self):
+            self._unwanted = "full"
+            self.abort()
+            return
+        self._budget.join(self)
+        self.flow()
+
+    def opened(self) -> None:
+        self._host.secured(self)
+
+    def received(self, data: bytes) -> None:
+        self.last = self._loop.time()
+        records = self._framer.feed(data)
+        if records:
+            if self._records:
+                self._records += records
+            else:
+                self._records = records
+            self._size += sum(map(len, records)) + _OBJECT_COST * len(records)
+        if records or self._framer.refused:
+            self._stir()
+        self._account()
+        self.flow()
+
+    def ended(self, end: End, error: BaseException | None) -> None:
+        self._at_end = True
+        self._orderly = end == "closed"
+        if self._unwanted != "full":
+            self._host.over(self, end, error)
+        self._stir()
+
+    def stop_reading(self) -> None:
+        """Take no more from the peer; what is here is still delivered."""
+        self.pause()
+        self._reads = False
+        self._at_end = True
+        self._stir()
+
+    def drop(self, reason: str) -> None:
+        """Break the connection off; its unfinished record is refused for this reason."""
+        self._unwanted = self._unwanted or reason
+        self.stop_reading()
+
+    def flow(self) -> None:
+        """Read, or do not, as the state of things asks for."""
+        reads = not (
+            self._at_end or (self.sending and self._records) or (self._budget.short and self._budget.leader is not self)
+        )
+        if reads != self._reads:
+            self._reads = reads
+            if reads:
+                self.resume()
+            else:
+                self.pause()
+
+    async def work(self, outlet: Outlet) -> None:
+        """Deliver what comes until the peer, or we, come to the end; then close."""
+        try:
+            while not self._unwanted:
+                self._refuse(outlet)
+                if self._records:
+                    await self._send(outlet)
+                elif self._at_end:
+                    break
+                else:
+                    self._wake = self._loop.create_future()
+                    await self._wake
+            await self._last_words(outlet)
+            if not self._unwanted:
+                self.close()
+        finally:
+            if not self._closing:
+                self.abort()
+            self._records = []
+            self._nameless = []
+            self._budget.leave(self)
+
+    async def _send(self, outlet: Outlet) -> None:
+        records, self._records = self._records, []
+        self._sending_size, self._size = self._size, 0
+        try:
+            if self.proven and self._org is not None and not self._admission.verify:
+                await outlet.send(records, org=self._org)
+            else:
+                for org, run in self._attribute(records, outlet):
+                    await outlet.send(run, org=org)
+                    if not self.proven:
+                        self.proven = True
+                        self._host.named(self, org)
+        finally:
+            self._sending_size = 0
+        self._account()
+        self.flow()
+
+    async def _last_words(self, outlet: Outlet) -> None:
+        if self._unwanted:
+            for raw in (*self._nameless, *self._records):
+                outlet.refuse(raw, self._unwanted)
+            if self._framer.held:
+                outlet.refuse(self._framer.head, self._unwanted)
+            self._host.stranger(self, self._unwanted)
+            return
+        self._records = self._framer.finish(orderly=self._orderly)
+        self._refuse(outlet)
+        if self._records:
+            await self._send(outlet)
+        for raw in self._nameless:
+            outlet.refuse(raw, "no_oid")
+
+    def _attribute(self, records: list[bytes], outlet: Outlet) -> list[tuple[str, list[bytes]]]:
+        """Sort records by organization, in runs; what comes before a stranger's record is still taken."""
+        admission = self._admission
+        runs: list[tuple[str, list[bytes]]] = []
+        for index, record in enumerate(records):
+            if self._org is not None and not admission.verify:
+                _extend(runs, self._org, records[index:])
+                break
+            oid = find_oid(record)
+            org = (self._org if self._org is not None else admission.only) if oid is None else admission.orgs.get(oid)
+            if org is not None:
+                if oid is not None and self._org is None:
+                    self._org = org
+                    _extend(runs, org, self._nameless)
+                    self._nameless, self._nameless_size = [], 0
+                _extend(runs, org, [record])
+                continue
+            self._nameless_size += len(record) + _OBJECT_COST
+            if oid is not None or self._nameless_size > HELD_MAX:
+                self._unwanted = "stranger" if oid is not None else "no_oid"
+                for raw in records[index:]:
+                    outlet.refuse(raw, self._unwanted)
+                break
+            self._nameless.append(record)
+        return runs
+
+    def _refuse(self, outlet: Outlet) -> None:
+        """Hand over what framing refused."""
+        for head, fault in self._framer.refused:
+            outlet.refuse(head, "stranger" if fault == "token" else fault, self._org)
+            if fault == "token":
+                self._unwanted = "stranger"
+        self._framer.refused.clear()
+
+    def _account(self) -> None:
+        self._budget.change(self, self._framer.held + self._size + self._sending_size + self._nameless_size)
+
+    def _stir(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+def find_oid(record: bytes) -> str | None:
+    """The organization id of a record, in lower case, from where the streams have it: routing/oid, oid, record/oid."""
+    if b'"oid"' not in record and b"\\u00" not in record:
+        return None
+    try:
+        doc = orjson.loads(record)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(doc, dict):
+        return None
+    for place in (doc.get("routing"), doc, doc.get("record")):
+        if isinstance(place, dict) and isinstance(oid := place.get("oid"), str):
+            return oid.lower()
+    return None
+
+
+def _extend(runs: list[tuple[str, list[bytes]]], org: str, records: list[bytes]) -> None:
+    if not records:
+        return
+    if runs and runs[-1][0] == org:
+        runs[-1][1].extend(records)
+    else:
+        runs.append((org, list(records)))

@@ -1,0 +1,219 @@
+"""Registers the `firehose` source as an Output of each organization, and sees to it that LimaCharlie keeps it enabled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from pipeline.core.component import Org
+from pipeline.core.config import Field, Section, Tls
+from pipeline.core.errors import PermanentError, PipelineError
+from pipeline.core.source import Source
+from pipeline.core.types import Listen, Secret
+from pipeline.kit.backoff import Backoff
+from pipeline.limacharlie.client import LimaCharlie
+from pipeline.limacharlie.outputs import Output, wire
+
+SETTLE = 60.0
+"""Seconds in which the first connection is expected after registering."""
+WITHDRAW = 5.0
+"""Seconds that removing the Outputs may take at the stop."""
+
+_OWN_FIELDS = frozenset({
+    "cat", "dest_host", "inv_id", "is_delete_on_failure", "is_no_header", "is_strict_tls", "is_tls", "module", "name", "sid",
+    "structured_data", "tag", "type", "for",
+})  # fmt: skip
+_COMPARED = (_OWN_FIELDS - {"module", "name", "type", "for"}) | {
+    "cat_black_list", "cat_white_list", "custom_transform", "event_black_list", "event_white_list", "is_flat", "is_no_routing",
+    "is_payload_as_string", "is_prefix_data", "rule_tag_black_list", "rule_tag_white_list", "sample_rate", "tag_black_list",
+}  # fmt: skip
+"""Fields that decide what arrives and where: one that we do not set must not be set there."""
+
+
+class OutputConfig(Section):
+    """The Output that sends to this source. It is created, or brought up to date, on each start."""
+
+    name: str = Field(min_length=1)
+    """Its name in LimaCharlie."""
+    address: str
+    """Where LimaCharlie finds this listener: `host:port` as seen from the internet."""
+    tls: bool = True
+    """Whether LimaCharlie uses TLS; needed as well where a balancer ends it."""
+    strict_tls: bool | None = None
+    """Whether LimaCharlie checks the certificate. Default: unless the certificate is self-made."""
+    on_stop: Literal["keep", "remove"] = "keep"
+    """`remove` deletes the Output when this source stops; another replica may still use it."""
+    tag: str | None = None
+    """Only sensors with this tag."""
+    cat: str | None = None
+    """Only detections of this category."""
+    sid: str | None = None
+    """Only this sensor."""
+    inv_id: str | None = None
+    """Only records of this investigation."""
+    options: dict[str, str | bool | int | list[str]] = Field(default_factory=dict)
+    """Further options of a LimaCharlie Output, such as `event_white_list`."""
+
+    @field_validator("address")
+    @classmethod
+    def _full(cls, address: str) -> str:
+        parsed = Listen.parse(address)
+        if not parsed.host or not parsed.port:
+            raise ValueError("an address to dial is host:port, with both")
+        return str(parsed)
+
+    @field_validator("options")
+    @classmethod
+    def _not_ours(cls, options: dict[str, str | bool | int | list[str]]) -> dict[str, str | bool | int | list[str]]:
+        if taken := sorted(_OWN_FIELDS & options.keys()):
+            raise ValueError(f"{', '.join(taken)}: set by the source's own keys")
+        return options
+
+    @property
+    def host(self) -> str:
+        """The host of `address`."""
+        return Listen.parse(self.address).host
+
+    def output(self, stream: str, *, tls: Tls | Literal["off"] | None, token: Secret | None) -> Output:
+        """The Output that this section describes."""
+        return Output.make(
+            self.name,
+            "syslog",
+            stream,
+            dest_host=self.address,
+            is_tls=self.tls,
+            is_strict_tls=self.tls and tls is not None if self.strict_tls is None else self.strict_tls,
+            is_no_header=token is None,
+            structured_data=token.get_secret_value() if token is not None else None,
+            tag=self.tag,
+            cat=self.cat,
+            sid=self.sid,
+            inv_id=self.inv_id,
+            **self.options,
+        )
+
+
+class Registration:
+    """One task for each organization, so that one fails alone."""
+
+    def __init__(
+        self, config: OutputConfig, output: Output, source: Source[Any], connections: Callable[[str], int]
+    ) -> None:
+        """``connections`` tells how many connections an organization may have now."""
+        self._config = config
+        self._output = output
+        self._source = source
+        self._connections = connections
+        self._failing: dict[str, PipelineError] = {}
+
+    async def keep(self) -> None:
+        """Register everywhere and stay; end it by cancelling."""
+        async with asyncio.TaskGroup() as group:
+            for org in self._source.orgs:
+                group.create_task(self._keep(org, org.account))
+
+    async def withdraw(self) -> None:
+        """At the stop: remove the Outputs, if that is wanted."""
+        if self._config.on_stop != "remove":
+            return
+        async with asyncio.TaskGroup() as group:
+            for org in self._source.orgs:
+                group.create_task(self._remove(org, org.account))
+
+    async def _keep(self, org: Org, account: LimaCharlie) -> None:
+        backoff = Backoff(base=1.0, cap=60.0)
+        slow = Backoff(base=60.0, cap=900.0)
+        look = Backoff(base=SETTLE, cap=600.0)
+        registered = told = False
+        while True:
+            try:
+                if not registered:
+                    await self._register(account)
+                    registered = True
+                    self._works(org)
+                    wait = SETTLE
+                elif self._connections(org.name):
+                    look.reset()
+                    told = False
+                    wait = SETTLE
+                else:
+                    error = await account.errors.of_output(self._config.name)
+                    if not told:
+                        told = True
+                        self._source.log.warning(
+                            "LimaCharlie does not connect to this listener.",
+                            org=org.name,
+                            output=self._config.name,
+                            address=self._config.address,
+                            error=error.text if error else "LimaCharlie reports no error of it",
+                        )
+                    if error is not None:
+                        await self._enable(account)
+                    self._works(org)
+                    wait = SETTLE + look.next()
+                backoff.reset()
+                slow.reset()
+            except PipelineError as error:
+                self._fails(org, error)
+                wait = (slow if isinstance(error, PermanentError) else backoff).next()
+                wait = max(wait, getattr(error, "after", None) or 0.0)
+            await asyncio.sleep(wait)
+
+    async def _register(self, account: LimaCharlie) -> None:
+        known = (await account.outputs.list()).get(self._config.name)
+        if known is None or differs(known, self._output):
+            await account.outputs.put(self._output)
+        if await account.errors.of_output(self._config.name) is not None:
+            await self._enable(account)
+
+    async def _enable(self, account: LimaCharlie) -> None:
+        """An update enables what LimaCharlie disabled; the error goes, so that a later one is seen to be new."""
+        await account.outputs.put(self._output)
+        await account.errors.dismiss(f"outputs/{self._config.name}")
+
+    async def _remove(self, org: Org, account: LimaCharlie) -> None:
+        try:
+            async with asyncio.timeout(WITHDRAW):
+                await account.outputs.delete(self._config.name)
+        except (PipelineError, TimeoutError) as error:
+            self._source.log.warning(
+                "The Output could not be removed.",
+                org=org.name,
+                output=self._config.name,
+                error=str(error) or "timeout",
+            )
+
+    def _works(self, org: Org) -> None:
+        if self._failing.pop(org.name, None) is not None:
+            self._source.log.info("The Output is registered.", org=org.name, output=self._config.name)
+        self._tell()
+
+    def _fails(self, org: Org, error: PipelineError) -> None:
+        self._failing[org.name] = error
+        self._source.report.error(error.code)
+        self._source.log.warning("The Output could not be registered.", org=org.name, error=str(error))
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._failing:
+            self._source.report.state("ok")
+            return
+        text = "; ".join(f"{org}: {error}" if org else str(error) for org, error in self._failing.items())
+        self._source.report.state("degraded", text, next(iter(self._failing.values())).code)
+
+
+def differs(known: Output, wanted: Output) -> bool:
+    """Whether an Output sends something else, or elsewhere, than the one we want."""
+    if (known.module, known.stream) != (wanted.module, wanted.stream):
+        return True
+    return any(
+        _plain(known.fields.get(key)) != _plain(wanted.fields.get(key)) for key in _COMPARED | wanted.fields.keys()
+    )
+
+
+def _plain(value: str | None) -> str:
+    text = wire(value)
+    return "" if text == "false" else text.strip()

@@ -1,0 +1,289 @@
+"""Source `spout`: pulls one stream of one organization over HTTPS."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
+
+from pipeline.core.component import Context
+from pipeline.core.config import Field, Section, SourceConfig
+from pipeline.core.errors import (
+    AuthenticationError,
+    PermanentError,
+    PermissionDeniedError,
+    PipelineError,
+    TemporaryError,
+    UnavailableError,
+)
+from pipeline.core.source import Outlet, Source
+from pipeline.core.types import Duration
+from pipeline.kit.backoff import Backoff
+from pipeline.limacharlie.client import LimaCharlie
+from pipeline.limacharlie.credentials import STREAM_PERMISSIONS
+from pipeline.limacharlie.feed import CAUSE, Feed, Subscription
+from pipeline.limacharlie.outputs import wire
+from pipeline.limacharlie.stream import SpoutParser
+from pipeline.limacharlie.token import Token
+
+STREAMS = ("event", "detect", "audit", "deployment", "billing")
+SETTLED = 10.0
+"""Seconds that a connection must have been live before the waits between connections start small again."""
+JUST_AFTER = 1.0
+"""Seconds after reading was held up in which the end of a connection counts as its consequence."""
+MAX_RENEWALS = 3
+"""Tokens in a row that may be replaced after a refusal although the stream was confirmed in between."""
+_OWN_FIELDS = frozenset({"type", "jwt", "api_key", "uid", "oid", "secret", "tag", "cat", "sid", "inv_id"})
+
+
+class ReconnectConfig(Section):
+    """Waits between connections: exponential with full jitter."""
+
+    base: Duration = Field(0.5, gt=0)
+    """The first wait is at most this."""
+    cap: Duration = Field(60.0, gt=0)
+    """No wait is longer than this, unless LimaCharlie asks for more."""
+    refused_base: Duration = Field(60.0, gt=0)
+    """The first wait after a refusal (wrong key, missing permission) is at most this."""
+    refused_cap: Duration = Field(900.0, gt=0)
+    """No wait after a refusal is longer than this."""
+
+
+class SpoutConfig(SourceConfig):
+    """Pull a stream from LimaCharlie; made for detections, audit and moderate telemetry. Large streams want a `firehose`.
+
+    LimaCharlie keeps nothing for a reader that is away: what a lost connection missed is recorded as a gap.
+    """
+
+    type: Literal["spout"] = "spout"
+    """Which component this is."""
+    host: Literal["stream-tmp", "stream"] = "stream-tmp"
+    """The service to ask: `stream-tmp` confirms when the subscription is in force, `stream` does not."""
+    tag: str | None = None
+    """Only sensors with this tag."""
+    cat: str | None = None
+    """Only detections of this category."""
+    sid: str | None = None
+    """Only this sensor."""
+    inv_id: str | None = None
+    """Only records of this investigation."""
+    options: dict[str, str | bool | int | list[str]] = Field(default_factory=dict)
+    """Further options of a LimaCharlie Output, such as `event_white_list`."""
+    connect_timeout: Duration = Field(10.0, gt=0)
+    """How long the answer, and then the confirmation, may take."""
+    idle_timeout: Duration = Field(121.0, gt=0)
+    """A connection without a byte for this long is dead: two keep-alives and one second."""
+    reconnect: ReconnectConfig = ReconnectConfig()
+    """Waits between connections."""
+
+    @field_validator("options")
+    @classmethod
+    def _not_ours(cls, options: dict[str, str | bool | int | list[str]]) -> dict[str, str | bool | int | list[str]]:
+        if taken := sorted(_OWN_FIELDS & options.keys()):
+            raise ValueError(f"{', '.join(taken)}: set by the source's own keys or by the credentials")
+        return options
+
+    def subscription(self) -> Subscription:
+        """The request that this section describes."""
+        fields = {"tag": self.tag, "cat": self.cat, "sid": self.sid, "inv_id": self.inv_id, **self.options}
+        return Subscription(
+            stream=self.stream,
+            host=self.host,
+            options={name: text for name, value in fields.items() if (text := wire(value))},
+            connect_timeout=self.connect_timeout,
+            idle_timeout=self.idle_timeout,
+        )
+
+
+class Spout(Source[SpoutConfig]):
+    """Keeps one connection open for as long as the process lives, and knows when it had none."""
+
+    per_org: ClassVar[bool] = True
+
+    def __init__(self, config: SpoutConfig, context: Context) -> None:
+        super().__init__(config, context)
+        waits = config.reconnect
+        self._backoff = Backoff(waits.base, waits.cap)
+        self._slow = Backoff(waits.refused_base, waits.refused_cap)
+        self._live_since: float | None = None
+        """When the connection was confirmed (monotonic seconds)."""
+        self._gap: tuple[float, str] | None = None
+        """Since when (Unix seconds) and why records are missed."""
+        self._refusal: tuple[Token, str] | None = None
+        """The token that the last connection was refused with, and LimaCharlie's words: worth one try with another token."""
+        self._renewals = 0
+
+    @classmethod
+    def needs_account(cls, config: SpoutConfig) -> bool:
+        """Every stream is opened with a token."""
+        del config
+        return True
+
+    async def open(self) -> None:
+        """Say so when the stream's name is not one that LimaCharlie documents."""
+        if self.config.stream not in STREAMS:
+            self.log.warning(
+                "The stream is not a known one; LimaCharlie decides.", stream=self.config.stream, known=STREAMS
+            )
+
+    async def check(self) -> None:
+        """Get a token and look for a permission on Outputs. Raises a `PipelineError`."""
+        permissions = (await self._account().transport.tokens.get()).permissions
+        if permissions is not None and not any(name.startswith("output.") for name in permissions):
+            raise PermissionDeniedError(
+                "The API key cannot open a stream.", where=self.id, fix=f"Give it the permissions {STREAM_PERMISSIONS}."
+            )
+
+    async def run(self, outlet: Outlet) -> None:
+        """Stream until `stopping`; every way in which a connection can end leads to the next one, after a wait."""
+        while not self.stopping.is_set():
+            await self.sleep(await self._connection(outlet))
+        self._close_gap()
+
+    async def _connection(self, outlet: Outlet) -> float:
+        """Hold one connection from request to end; return the seconds to wait before the next one."""
+        feed: Feed | None = None
+        began = self.clock.now()
+        try:
+            feed = self._account().subscribe(self.config.subscription(), refusal=self._refusal)
+            error = await self._attend(feed, outlet)
+        except PipelineError as failure:
+            error = failure
+        finally:
+            if feed is not None:
+                feed.close()
+        if self.stopping.is_set():
+            return 0.0
+        return self._lost(error, feed, began, full=outlet.waiting)
+
+    def _account(self) -> LimaCharlie:
+        account = self.org.account
+        if not isinstance(account, LimaCharlie):
+            raise AuthenticationError(
+                "There are no LimaCharlie credentials.", where=self.id, fix="Set LC_OID and LC_API_KEY."
+            )
+        return account
+
+    async def _attend(self, feed: Feed, outlet: Outlet) -> PipelineError:
+        """Open the feed and move what it brings; return why it is over."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._stop(feed))]
+            try:
+                await feed.open()
+                tasks.append(group.create_task(feed.pump()))
+                error = await self._receive(feed, outlet)
+            except PipelineError as failure:
+                # Caught inside of the group, which would wrap it.
+                error = failure
+            finally:
+                for task in tasks:
+                    task.cancel()
+        return error
+
+    async def _stop(self, feed: Feed) -> None:
+        await self.stopping.wait()
+        feed.stop()
+
+    async def _receive(self, feed: Feed, outlet: Outlet) -> PipelineError:
+        """Parse and send until the feed ends or LimaCharlie refuses; return why it is over."""
+        scrub = self._account().transport.scrub
+        parser = SpoutParser(self.config.max_record, text=self.config.format == "text", scrub=scrub)
+        parser.live = self.config.host == "stream"
+        confirmed_by = asyncio.get_running_loop().time() + self.config.connect_timeout
+        before = feed.last_byte
+        while True:
+            if parser.live:
+                self._confirmed()
+            try:
+                async with asyncio.timeout_at(None if parser.live else confirmed_by):
+                    chunks = await feed.chunks()
+            except TimeoutError:
+                return UnavailableError("The subscription was not confirmed in time.", where=self.id)
+            now = feed.last_byte
+            records = [record for chunk in chunks for record in parser.feed(chunk)]
+            ending = None if chunks else feed.ending
+            if ending is not None:
+                records += parser.finish(orderly=ending.orderly)
+            self._count(parser, outlet, before, now)
+            before = now
+            if records:
+                await outlet.send(records)
+            if parser.error is not None:
+                return parser.error
+            if ending is not None:
+                text = f": {ending.text}" if ending.text else ""
+                return UnavailableError(f"The connection is over ({ending.reason}{text}).", where=self.id)
+
+    def _count(self, parser: SpoutParser, outlet: Outlet, before: float, now: float) -> None:
+        """Report what the parser met besides records."""
+        for head in parser.oversize:
+            outlet.refuse(head, "oversize")
+        parser.oversize.clear()
+        if parser.dropped:
+            self.report.upstream_dropped(parser.dropped, org=self.org.name)
+            self.report.gap(before, now, "dropped", org=self.org.name)
+            parser.dropped = 0
+        if parser.cut:
+            self.report.count("cut_records")
+            parser.cut = 0
+
+    def _confirmed(self) -> None:
+        """The subscription is in force."""
+        if self._live_since is None:
+            self._live_since = self.clock.monotonic()
+            self._refusal = None
+            self._close_gap()
+            self.report.state("ok", "Connected.")
+
+    def _close_gap(self) -> None:
+        if self._gap is not None:
+            start, reason = self._gap
+            self._gap = None
+            self.report.gap(start, self.clock.now(), reason, org=self.org.name)
+
+    def _lost(self, error: PipelineError, feed: Feed | None, began: float, *, full: bool) -> float:
+        """Take note of a connection that is over or never came about; return the seconds to wait."""
+        since, self._live_since = self._live_since, None
+        if since is not None and self.clock.monotonic() - since >= SETTLED:
+            self._backoff.reset()
+            self._slow.reset()
+            self._renewals = 0
+        if self._gap is None:
+            self._gap = self._new_gap(feed, full=full) if feed is not None and since is not None else (began, "connect")
+        if (
+            isinstance(error, AuthenticationError | PermissionDeniedError)
+            and feed is not None
+            and feed.token is not None
+        ):
+            error = self._refused(error, feed.token)
+        self.report.error(error.code)
+        if isinstance(error, PermanentError):
+            self.report.state("failed", str(error), error.code)
+            return self._slow.next()
+        self.report.state("degraded", str(error), error.code)
+        wait = self._backoff.next()
+        after = error.after if isinstance(error, TemporaryError) else None
+        return wait if after is None else after + wait
+
+    def _new_gap(self, feed: Feed, *, full: bool) -> tuple[float, str]:
+        """From when on records may be missing, and why."""
+        ending = feed.ending
+        if full or self.clock.monotonic() - feed.held_until < JUST_AFTER:
+            # What the other side had ready while nobody read may have gone down with the connection.
+            return feed.last_byte, "spool_full"
+        if ending is None:
+            return feed.last_byte, "refused"
+        return (feed.ended_at if ending.orderly else feed.last_byte), ending.reason
+
+    def _refused(self, error: PipelineError, token: Token) -> PipelineError:
+        """A first refusal may mean an old token, and another one is tried; after that it is the permission."""
+        if self._refusal is None and self._renewals < MAX_RENEWALS:
+            self._renewals += 1
+            self._refusal = (token, error.what)
+            return UnavailableError(f"{error.what} Trying again with another token.", where=self.id)
+        self._refusal, self._renewals = None, 0
+        self._account().transport.tokens.deny(token, CAUSE, error.what)
+        return PermissionDeniedError(
+            error.what, where=self.id, fix=f"Give the API key the permissions {STREAM_PERMISSIONS}."
+        )

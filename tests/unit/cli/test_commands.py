@@ -1,0 +1,126 @@
+"""The small commands: validate, list, schema, completion."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import VALID, Run
+
+
+def test_validate(run: Run, valid: Path) -> None:
+    """A valid configuration gets a table of what it has."""
+    done = run("validate", str(valid))
+    assert done.returncode == 0, done.stderr
+    assert [line.split() for line in done.stdout.splitlines() if line] == [
+        [str(valid), "is", "valid."],
+        ["SOURCE", "TYPE", "STREAM"],
+        ["detections", "spout", "detect"],
+        ["SINK", "TYPE"],
+        ["archive", "file"],
+        ["ROUTE", "FROM", "FILTERS", "TO"],
+        ["all", "detections", "none", "archive"],
+    ]
+    assert done.stderr == ""
+
+
+def test_validate_shows_all_mistakes(run: Run, valid: Path) -> None:
+    """Each mistake has its place, and the exit code is 4."""
+    valid.write_text(VALID.replace("spout", "spuot").replace("to:", "too:"))
+    done = run("validate", "lc.yaml")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "Error: 3 mistakes in lc.yaml." in done.stderr
+    assert "  lc.yaml:3:22 sources.detections.type\n    There is no source of type 'spuot'." in done.stderr
+
+
+def test_validate_warns(run: Run, valid: Path) -> None:
+    """A warning is shown and is no failure."""
+    valid.write_text(VALID.replace("sinks:", "  idle: {type: spout}\nsinks:"))
+    done = run("validate", "lc.yaml")
+    assert done.returncode == 0
+    assert "Warning: No route reads this source." in done.stderr
+
+
+@pytest.mark.parametrize(("text", "code", "lines"), [(VALID, 0, []), (VALID.replace("to:", "too:"), 4, [7, 7])])
+def test_validate_json(run: Run, valid: Path, text: str, code: int, lines: list[int]) -> None:
+    """For programs there is one JSON object, with the line of each mistake."""
+    valid.write_text(text)
+    done = run("validate", "--json", "lc.yaml")
+    result = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert (result["ok"], [problem["line"] for problem in result["problems"]]) == (code == 0, lines)
+
+
+def test_validate_is_pure(run: Run, valid: Path) -> None:
+    """Without --connect nothing is made: no folder of a sink, no dead letter."""
+    run("validate", "lc.yaml")
+    assert [path.name for path in valid.parent.iterdir()] == ["lc.yaml"]
+
+
+def test_connect_without_credentials(run: Run, valid: Path) -> None:
+    """A source that nobody gave a key ends --connect with the exit code of authentication."""
+    done = run("validate", "--connect", "lc.yaml", env={"HOME": str(valid.parent)})
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_connect_shows_each_component(run: Run, valid: Path) -> None:
+    """What cannot be reached is named with the reason, what can is ok, and the exit code tells."""
+    section = "limacharlie: {oid: 8cbe27f4-bfa1-4afb-ba19-138cd51389cd, api_key: k, url: 'http://127.0.0.1:1'}"
+    valid.write_text(VALID + section)
+    done = run("validate", "--connect", "lc.yaml")
+    assert done.returncode == 1
+    assert "\ndetections: failed\nError: " in done.stdout
+    assert "\narchive: ok\n" in done.stdout
+
+
+def test_list(run: Run) -> None:
+    """All components are listed, and one can be described."""
+    rows = {tuple(line.split()[:2]) for line in run("list").stdout.splitlines()}
+    assert {("sources", "spout"), ("filters", "match"), ("sinks", "kafka")} <= rows
+    both = run("list", "file").stdout
+    assert "## Source `file`" in both
+    assert "## Sink `file`" in both
+    assert "## Source `file`" not in run("list", "sinks.file").stdout
+
+
+def test_schema(run: Run) -> None:
+    """The schema is JSON, knows each component by its type, and lets numbers come from the environment."""
+    schema = json.loads(run("schema").stdout)
+    sources = schema["properties"]["sources"]["additionalProperties"]
+    assert {"file", "firehose", "spout", "stdin"} <= set(sources["discriminator"]["mapping"])
+    assert schema["patternProperties"] == {"^x-": {}}
+    assert {"limacharlie", "orgs", "spool", "admin"} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(run: Run, shell: str) -> None:
+    """The script says where it belongs, and its shell can read it."""
+    script = run("completion", shell).stdout
+    assert f"lc-pipeline completion {shell}" in script.splitlines()[-1]
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("lc-pipeline va", {"validate"}),
+        ("lc-pipeline completion z", {"zsh"}),
+        ("lc-pipeline list sinks.k", {"sinks.kafka"}),
+        ("lc-pipeline list fire", {"firehose"}),
+        ("lc-pipeline --log-level w", {"warning"}),
+    ],
+)
+def test_completions(run: Run, words: str, expected: set[str]) -> None:
+    """Commands, choices and component names complete."""
+    env = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_LC_PIPELINE_COMPLETE": "bash_complete"}
+    assert {line.split(",")[1] for line in run(env=env).stdout.split()} == expected
+
+
+def test_files_complete(run: Run) -> None:
+    """Where a configuration belongs, the shell offers files."""
+    env = {"COMP_WORDS": "lc-pipeline validate l", "COMP_CWORD": "2", "_LC_PIPELINE_COMPLETE": "bash_complete"}
+    assert run(env=env).stdout.startswith("file,")

@@ -1,0 +1,128 @@
+"""Each mistake with its place, what was expected, and a guess at what was meant."""
+
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import VALID
+
+Refuse = Callable[..., list[str]]
+
+
+HERE = "§"
+"""Marks the place in a text that the message shall give."""
+
+
+def one(refuse: Refuse, marked: str) -> str:
+    """Return the only mistake of a text with a mark, without its place, which is checked here."""
+    at = marked.index(HERE)
+    place = f"{marked.count(chr(10), 0, at) + 1}:{at - marked.rfind(chr(10), 0, at)} "
+    (problem,) = refuse(marked.replace(HERE, ""))
+    assert problem.startswith(place), problem
+    return problem.removeprefix(place)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("type: bin", "type: §bim", "sinks.bin.type: there is no sink of type 'bim' | Did you mean bin? "),
+        ("bin: {type: bin}", "§bin: {path: x}", "sinks.bin.type: this key is missing | "),
+        ("{type: bin}", "§bin", "sinks.bin: should be a mapping with a `type` | "),
+        ("{type: bin}", "{type: §5}", "sinks.bin.type: should be text | "),
+        ("type: bin", "type: bin, §pth: x", "sinks.bin.pth: this key is unknown | Did you mean path? "),
+        (
+            "type: bin",
+            "type: bin, batch: {§max_event: 1}",
+            "sinks.bin.batch.max_event: this key is unknown | Did you mean max_events? ",
+        ),
+        ("type: bin", "type: bin, depth: §deep", "sinks.bin.depth: should be a whole number, not 'deep' | "),
+        ("type: bin", "type: bin, depth: §0", "sinks.bin.depth: should be greater than 0, not 0 | "),
+        ("type: bin", "type: bin, timeout: §soon", "sinks.bin.timeout: a duration is a number of seconds"),
+        ("type: bin", "type: bin, path: §'{stream}'", "sinks.bin.path: a template begins with a literal"),
+        ("all: {from: beat, ", "§all: {", "routes.all.from: this key is missing | "),
+        ("from: beat", "from: §[]", "routes.all.from: should not be empty | "),
+        ("from: beat", "from: §beet", "routes.all.from: 'beet' is not one of the sources | Did you mean beat? "),
+        ("to: bin", "to: [bin, §bim]", "routes.all.to[1]: 'bim' is not one of the sinks | Did you mean bin? "),
+        ("to: bin", "to: [bin, §bin]", "routes.all.to[1]: this name is in the list twice | "),
+        ("to: bin", "to: bin, filters: [{type: §odd}]", "routes.all.filters[0].type: there is no filter of type 'odd'"),
+        (
+            "to: bin",
+            "to: bin, filters: [{type: even, §x: 1}]",
+            "routes.all.filters[0].x: this key is unknown | Not used yet: name.",
+        ),
+        (
+            "to: bin",
+            "to: bin, filters: [{type: even, name: a}, {type: even, name: §a}]",
+            "routes.all.filters[1].name: another filter has this name",
+        ),
+        ("to: bin", "to: bin, filters: [{type: even, name: §A b}]", "routes.all.filters[0].name: a filter's name"),
+        (
+            "to: bin",
+            "to: bin, on_full: §blok",
+            "routes.all.on_full: should be 'block' or 'drop_oldest', not 'blok' | Did you mean block?",
+        ),
+        ("to: bin", "to: bin, dedupe: §true", "routes.all.dedupe: dedupe comes with the disk spool | "),
+        ("  beat:", "  beat: {type: heartbeat}\n  §Beat.1:", "sources.Beat.1: a name has lower-case letters"),
+        (
+            "heartbeat",
+            "heartbeat, max_record: §17MiB",
+            "sources.beat.max_record: one record may have 17MiB, more than a quarter of the spool's 64MiB | Set max_record to",
+        ),
+        ("heartbeat", "heartbeat, orgs: [§acme]", "sources.beat.orgs[0]: 'acme' is not one of the orgs | "),
+        ("heartbeat", "heartbeat, orgs: §5", "sources.beat.orgs: should be 'all' or a list | "),
+        ("heartbeat", "heartbeat, tls: §on", "sources.beat.tls: should be 'off' or a mapping | "),
+        ("heartbeat", "heartbeat, §tls: {cert: a}", "sources.beat.tls.key: this key is missing | "),
+        ("heartbeat", "heartbeat, tls: {cert: a, key: b, §kea: c}", "sources.beat.tls.kea: this key is unknown"),
+    ],
+)
+def test_one_mistake(refuse: Refuse, old: str, new: str, expected: str) -> None:
+    """A single mistake gives a single message, at the place where it is."""
+    assert old in VALID
+    problem = one(refuse, VALID.replace(old, new, 1))
+    assert problem.startswith(expected), problem
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("§sink: {}", "sink: this key is unknown | "),
+        ("spool: §{type: ram}", "spool: its 'type' should be 'memory' or 'disk' | "),
+        ("spool: {type: §disk, path: /data/spool}", "spool.type: this version has no disk spool | "),
+        ("admin: {listen: §nowhere}", "admin.listen: an address is host:port"),
+        ("stop_timeout: §later", "stop_timeout: a duration is"),
+        ("orgs: {§acme: {}}", "orgs.acme: this organization has no oid | "),
+        ("orgs: {acme: {oid: §x}}", "orgs.acme.oid: an organization id is a UUID"),
+        ("limacharlie: {url: §'ftp://x'}", "limacharlie.url: an address is like https"),
+    ],
+)
+def test_sections(refuse: Refuse, line: str, expected: str) -> None:
+    """A mistake in any section has its place."""
+    problem = one(refuse, VALID + line)
+    assert problem.startswith(expected), problem
+
+
+def test_all_at_once(refuse: Refuse) -> None:
+    """All mistakes are found in one go, in the order of the file, whatever kind they are of."""
+    text = VALID.replace("heartbeat", 'heartbeat, interval: "${NOPE}", streem: x').replace("to: bin", "to: bim")
+    problems = refuse(text + "stop_timeout: x\nsinks: {}\n")
+    assert [problem.split(": ")[0].split()[1].split(".")[-1] for problem in problems] == [
+        "interval",
+        "streem",
+        "to",
+        "stop_timeout",
+        "sinks",
+    ]
+
+
+def test_missing_sections(refuse: Refuse) -> None:
+    """A configuration without sources, sinks and routes says that they are missing."""
+    assert refuse("log: {}") == [
+        f"lc.yaml {section}: this key is missing | " for section in ("sources", "sinks", "routes")
+    ]
+
+
+def test_same_oid_twice(refuse: Refuse) -> None:
+    """Two organizations cannot be the same one."""
+    oid = "8cbe27f4-bfa1-4afb-ba19-138cd51389cd"
+    (problem,) = refuse(VALID + f"orgs: {{a: {{oid: {oid}}}, b: {{oid: {oid}}}}}")
+    assert "orgs.b.oid: a has the same oid" in problem
