@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from pipeline.cli.options import configure_log
 from pipeline.config.load import Loaded
+from pipeline.core.errors import ConfigError
 from pipeline.engine.runner import Service
 from pipeline.engine.summary import Summary
 
@@ -68,4 +69,18 @@ def run(loaded: Loaded, *, admin: bool = True, services: Sequence[Service] = ())
             plan = build(loaded.config, orgs, SystemClock(), loaded.registry)
             return await Runner(plan, all_services).run()
 
-    return asyncio.run(main())
+    with asyncio.Runner(loop_factory=_loop_factory(loaded.config.event_loop)) as runner:
+        return runner.run(main())
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if name == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        raise ConfigError(
+            "uvloop is not installed", where="event_loop", fix="Install it: pip install 'lc-pipeline[uvloop]'."
+        ) from None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

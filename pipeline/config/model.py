@@ -137,6 +137,8 @@ class Config(Section):
     """How long a stop may take until what is still under way is given up."""
     log: LogConfig = LogConfig()
     """What is written to stderr."""
+    event_loop: Literal["asyncio", "uvloop"] = "asyncio"
+    """Which event loop runs it all; `uvloop` needs the extra of that name."""
 
     @model_validator(mode="before")
     @classmethod

@@ -96,6 +96,14 @@ class Event:
         self.rejection = reason or "rejected"
         self.detail = detail
 
+    def release(self) -> None:
+        """Let the decoded form go where it can be had again: many decoded records alive at once make decoding slower.
+
+        A filter may call it for an event that it drops.
+        """
+        if not self.replaced:
+            self._doc = None
+
     def payload(self) -> bytes:
         """The bytes that sinks get: the raw record, or the encoded ``doc`` where a filter replaced it."""
         return orjson.dumps(self._doc) if self.replaced else self.raw

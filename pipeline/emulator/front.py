@@ -8,6 +8,7 @@ import socket
 import struct
 import termios
 from collections.abc import Callable
+from typing import cast
 
 from aiohttp import web
 
@@ -48,8 +49,7 @@ class Peer(asyncio.Protocol):
             callback()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

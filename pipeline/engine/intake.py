@@ -11,6 +11,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.spool import Spool
 from pipeline.engine.letters import SourceLetters
 
+_OPEN, _CLOSE, _LF = b"{}\n"
+
 
 class Intake:
     """Implements `pipeline.core.source.Outlet` for one instance of a source."""
@@ -79,22 +81,16 @@ class Intake:
         return receipt
 
     def _well_formed(self, raws: Sequence[bytes]) -> bool:
-        """Judge all records at once; False means that at least one may be bad."""
-        joined = b"\n".join(raws)
-        if len(joined) > self._config.max_record and max(map(len, raws), default=0) > self._config.max_record:
+        """Judge all records; False means that at least one may be bad. Quicker than `_fault` on each of them."""
+        if max(map(len, raws), default=0) > self._config.max_record or not all(raws):
             return False
-        breaks = len(raws) - 1
-        if joined.count(b"\n") != breaks:
-            return False
-        if self._config.format == "json":
-            if not (joined.startswith(b"{") and joined.endswith(b"}") and joined.count(b"}\n{") == breaks):
-                return False
-        elif not all(raws):
-            return False
-        if joined.isascii():
-            return True
+        json = self._config.format == "json"
         try:
-            joined.decode()
+            for raw in raws:
+                if (json and (raw[0] != _OPEN or raw[-1] != _CLOSE)) or _LF in raw:
+                    return False
+                if not raw.isascii():
+                    raw.decode()
         except UnicodeDecodeError:
             return False
         return True

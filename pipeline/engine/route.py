@@ -239,11 +239,10 @@ class Route:
 def _applied(stage: Filter[Any], events: Sequence[Event]) -> tuple[Sequence[Event], int]:
     """What a filter lets go on, and how many of those it made. Raises ValueError for events that cannot be accounted for."""
     out = list(stage.apply(events))
-    places = {id(event): event for event in out}
+    places = set(map(id, out))
     if len(places) < len(out):
         raise ValueError("the filter returned an event twice")
-    for event in events:
-        places.pop(id(event), None)
-    if not all(event.derived for event in places.values()):
+    places.difference_update(map(id, events))
+    if places and not all(event.derived for event in out if id(event) in places):
         raise ValueError("the filter returned an event that it was not given; new ones come from event.derive()")
     return out, len(places)

@@ -33,6 +33,8 @@ class PredicateFilter(Filter[FilterConfigT]):
             try:
                 if keeps(event):
                     kept.append(event)
+                else:
+                    event.release()
             except Undecodable as error:
                 event.reject("invalid_json", str(error))
             except TooComplex as error:

@@ -31,10 +31,14 @@ def conserved(process):
 
 
 @pytest.mark.timeout(60)
-def test_spout_and_firehose_to_files_are_byte_for_byte_what_was_sent(emulator, pipeline, tmp_path, free_port, lines):
-    """What the emulator's ledger says it sent is, byte for byte and in order, what the files hold."""
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_spout_and_firehose_to_files_are_byte_for_byte_what_was_sent(
+    emulator, pipeline, tmp_path, free_port, lines, loop
+):
+    """What the emulator's ledger says it sent is, byte for byte and in order, what the files hold, on either event loop."""
     cloud = emulator("--rate", "0", "--events", "20000")
     process = pipeline({
+        "event_loop": loop,
         "limacharlie": account(cloud),
         "sources": {"telemetry": firehose(free_port()), "detections": {"type": "spout", "stream": "detect"}},
         "sinks": {"archive": archive(tmp_path / "data")},
@@ -49,10 +53,12 @@ def test_spout_and_firehose_to_files_are_byte_for_byte_what_was_sent(emulator, p
 
 
 @pytest.mark.timeout(60)
-def test_stop_in_mid_stream_delivers_all_that_was_received(emulator, pipeline, tmp_path, free_port, lines):
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_stop_in_mid_stream_delivers_all_that_was_received(emulator, pipeline, tmp_path, free_port, lines, loop):
     """SIGTERM in mid-stream loses nothing that was received: the files hold a gapless beginning of what was sent."""
     cloud = emulator("--rate", "0")
     process = pipeline({
+        "event_loop": loop,
         "limacharlie": account(cloud),
         "sources": {"telemetry": firehose(free_port()), "detections": {"type": "spout", "stream": "detect"}},
         "sinks": {"archive": archive(tmp_path / "data")},

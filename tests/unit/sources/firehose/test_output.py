@@ -122,9 +122,7 @@ async def test_no_connection_is_one_warning(start, cloud, free_port, monkeypatch
     async with start(orgs=cloud[:1], listen=f"127.0.0.1:{free_port}", output=nobody) as lab:
         await asyncio.sleep(1.5)
         warnings = [entry for entry in lab.log if entry["log_level"] == "warning"]
-        assert [entry["event"] for entry in warnings] == [
-            "LimaCharlie has not connected since its Output was registered."
-        ]
+        assert [entry["event"] for entry in warnings] == ["LimaCharlie does not connect to this listener."]
         assert "failed to connect" in warnings[0]["error"]
 
 
@@ -209,4 +207,4 @@ async def test_an_output_that_is_disabled_later_is_enabled_again(start, cloud, f
         ):
             assert answer.status == 200
         await lab.outlet.until(2 * EVENTS)
-        assert "LimaCharlie reports an error of the Output; it is enabled again." in [line["event"] for line in lab.log]
+        assert "LimaCharlie does not connect to this listener." in [line["event"] for line in lab.log]
