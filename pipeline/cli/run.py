@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,8 +70,18 @@ def run(loaded: Loaded, *, admin: bool = True, services: Sequence[Service] = ())
             plan = build(loaded.config, orgs, SystemClock(), loaded.registry)
             return await Runner(plan, all_services).run()
 
+    _collect_less_often()
     with asyncio.Runner(loop_factory=_loop_factory(loaded.config.event_loop)) as runner:
         return runner.run(main())
+
+
+def _collect_less_often() -> None:
+    """Let the cycle collector start after 10,000 new containers, not 700.
+
+    A decoded batch holds thousands of them, and none is in a cycle: with 700 the collector walks over them again and again (13 % of
+    the CPU time where every record is decoded and kept). `gc.freeze` gained nothing on top of it.
+    """
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

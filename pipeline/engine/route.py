@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise, repeat
 from typing import Any
 
 from pipeline.core.batch import Batch
@@ -119,10 +119,8 @@ class Route:
     def _filter(self, step: Step, records: Sequence[bytes]) -> None:
         batch, start = step.batch, step.start
         stream, org, received_at, origin, first = batch.stream, batch.org, batch.received_at, batch.origin, batch.first
-        events: Sequence[Event] = [
-            Event(raw, stream, org, received_at, origin, first + offset, offset)
-            for offset, raw in enumerate(records, start)
-        ]
+        shared = (repeat(stream), repeat(org), repeat(received_at), repeat(origin))
+        events: Sequence[Event] = list(map(Event, records, *shared, count(first + start), count(start)))
         refusals: list[Refusal] = []
         derived = 0
         for stage in self.filters:

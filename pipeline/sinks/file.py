@@ -124,13 +124,12 @@ class FileSink(Sink[FileConfig]):
 
     async def write(self, items: Items) -> Mark:
         """Append all items, or none. Raises `RetryLater`."""
-        plan = await self._do(lambda: self._prepare(items))
         files = self._files
-        new = {file.path: file.length for file, _ in plan if file.path not in files.marked}
+        plan, new = await self._do(lambda: self._begin(items))
         if new:
             await self.commit_mark(new)
             files.marked.update(new)
-        await self._do(lambda: files.store(plan))
+            await self._do(lambda: files.store(plan))
         # Here, not in the thread: a write that was cancelled before must not count, it will come again.
         for file, _ in plan:
             file.keep()
@@ -167,8 +166,16 @@ class FileSink(Sink[FileConfig]):
                 fix=_FIXES.get(error.errno or 0, ""),
             ) from None
 
+    def _begin(self, items: Items) -> tuple[list[tuple[Target, bytes]], dict[str, int]]:
+        """Compress, and store at once unless some files need a mark first. Runs in the thread, as what follows does."""
+        plan = self._prepare(items)
+        new = {file.path: file.length for file, _ in plan if file.path not in self._files.marked}
+        if not new:
+            self._files.store(plan)
+        return plan, new
+
     def _prepare(self, items: Items) -> list[tuple[Target, bytes]]:
-        """Compress one block for each file. Runs in the thread, as `_group` does."""
+        """Compress one block for each file."""
         if self._files.unsynced is not None:
             raise self._files.unsynced
         self._files.retire()
