@@ -41,6 +41,8 @@ class Source(Component[SourceConfigT]):
 
     per_org: ClassVar[bool] = False
     """True: the engine makes one instance for each organization (`self.org`). False: one instance serves all (`self.orgs`)."""
+    tells_state: ClassVar[bool] = False
+    """True: the source says by `report.state` when it works. False: it counts as working while it runs."""
     any_org: ClassVar[bool] = False
     """True: records may belong to no configured organization (files)."""
 

@@ -83,6 +83,12 @@ class SinkRunner:
                 mark = await self._write(items)
             except (RetryLater, Rejected, Partial):
                 raise
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # It is not us who is cancelled, but something that the sink waited for.
+                raise _Unexpected("what the sink waited for was cancelled", where=self.id) from error
             except TimeoutError as error:
                 raise RetryLater(f"a write took longer than {self.config.timeout:g} s", where=self.id) from error
             except PipelineError as error:
@@ -176,18 +182,29 @@ class Committer:
     """
 
     def __init__(self, spool: Spool, log: Logger) -> None:
-        self.sinks: Sequence[SinkRunner] = ()
+        self._sinks: Sequence[SinkRunner] = ()
         self._spool = spool
         self._log = log
+        self._syncing: frozenset[str] = frozenset()
+        """Sinks with a `sync` of their own: what they stored counts only after it."""
         self._noted: dict[str, _Noted] = {}
         self._under_way: dict[str, _Noted] = {}
         """What the commit that runs now will write."""
         self._commits = asyncio.Lock()
         self._writes = asyncio.Lock()
 
+    @property
+    def sinks(self) -> Sequence[SinkRunner]:
+        return self._sinks
+
+    @sinks.setter
+    def sinks(self, sinks: Sequence[SinkRunner]) -> None:
+        self._sinks = sinks
+        self._syncing = frozenset(runner.id for runner in sinks if type(runner.sink).sync is not Sink.sync)
+
     async def note(self, positions: Mapping[tuple[str, LogId], int], sink: str, mark: Mapping[str, Any] | None) -> None:
-        """Take part in the next commit; where a commit costs nothing, it is made at once."""
-        if self._spool.commit_interval == 0:
+        """Take part in the next commit; where a commit costs nothing and the sink has nothing to sync, it is made at once."""
+        if self._spool.commit_interval == 0 and sink not in self._syncing:
             await self._spool.commit(positions, {sink: mark} if mark else {})
             return
         noted = self._noted.setdefault(sink, _Noted())
@@ -215,7 +232,7 @@ class Committer:
             noted = self._under_way = self._noted
             self._noted = {}
             try:
-                await asyncio.gather(*(self._sync(runner, noted) for runner in self.sinks))
+                await asyncio.gather(*(self._sync(runner, noted) for runner in self._sinks))
                 await self._commit(noted)
             finally:  # also when the commit was broken off: the next one takes what it left
                 for sink in list(noted):

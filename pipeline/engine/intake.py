@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from pipeline.core.batch import MAX_BYTES, MAX_RECORDS, Batch, LogId, Origin, Receipt
@@ -9,7 +10,7 @@ from pipeline.core.clock import Clock
 from pipeline.core.config import SourceConfig
 from pipeline.core.errors import PipelineError
 from pipeline.core.spool import Spool
-from pipeline.engine.letters import SourceLetters
+from pipeline.engine.letters import SHUTDOWN, SourceLetters
 
 _OPEN, _CLOSE, _LF = b"{}\n"
 
@@ -56,24 +57,30 @@ class Intake:
         stream = stream or self._config.stream
         good = raws if self._well_formed(raws) else self._sort(raws, log, stream)
         receipt = Receipt(count=len(good), refused=sum(map(bool, raws)) - len(good) if len(good) < len(raws) else 0)
+        if receipt.refused:
+            await self._letters.room()
         if not good:
             return receipt
         now = self._clock.now()
         end = 0
-        for records, size in _cut(good):
+        runs = _cut(good)
+        for number, (records, size) in enumerate(runs):
             batch = Batch(records, log, stream, now, origin, size)
             self._waiting += 1
             started = self._clock.monotonic()
             try:
                 await self._spool.append(batch)
+            except asyncio.CancelledError:
+                # The stop timeout is over: what found no place in the spool is at least kept and counted.
+                for rest, _ in runs[number + (batch.first >= 0) :]:
+                    self._letters.put(rest, SHUTDOWN, log.org, stream, whole=True)
+                raise
             finally:
                 self._waiting -= 1
                 ended = self._clock.monotonic()
                 if ended - started > 0.05:
                     self._waited_until = ended
-                if (
-                    batch.first >= 0
-                ):  # a send that is cancelled just after its records were accepted has brought them in
+                if batch.first >= 0:
                     count, total = self.received[log]
                     self.received[log] = (count + len(records), total + size)
             end = batch.end
@@ -103,7 +110,7 @@ class Intake:
                 continue
             reason = self._fault(raw)
             if reason:
-                self._letters.put((raw,), reason, log.org, stream)
+                self._letters.put((raw,), reason, log.org, stream, whole=reason != "oversize")
             else:
                 good.append(raw)
         return good

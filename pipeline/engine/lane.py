@@ -125,6 +125,7 @@ class Lane:
         self._skipped: set[LogId] = set()
         self._wake = asyncio.Event()
         self._hurried = False
+        self._hasty = False
         self._draining = False
         self._turn = 0
         self._turns = asyncio.Semaphore(runner.config.in_flight)
@@ -161,10 +162,15 @@ class Lane:
         stats = self._spool.stats().get(log)
         return self.tallies[log].in_hand + (stats.end - self._cursors[log] if stats else 0)
 
+    def hasten(self) -> None:
+        """From now on write what is there without waiting for company."""
+        self._hasty = True
+        self._wake.set()
+
     def drain(self) -> None:
         """Sources are at their end: write what is left without waiting for company, then `run` returns."""
         self._draining = True
-        self._wake.set()
+        self.hasten()
 
     def discard_rest(self, reason: str) -> int:
         """Count all that still waits as discarded; the lane must have ended."""
@@ -197,7 +203,7 @@ class Lane:
             while True:
                 if self._skipped:
                     await self._commit_skipped()
-                hand = self._current or await self._next()
+                hand, read = (self._current, False) if self._current else await self._next()
                 if hand is not None:
                     found = self._slice(hand, limits.max_events - events, limits.max_bytes - size, first=not slices)
                     if found is None:
@@ -209,13 +215,14 @@ class Lane:
                     if events >= limits.max_events or size >= limits.max_bytes:
                         return slices
                     continue
-                if slices:
-                    if self._hurried or self._draining or limits.max_wait == 0:
-                        self._hurried = False
-                        return slices
-                    if due is None:
-                        due = asyncio.get_running_loop().call_later(limits.max_wait, self.hurry)
-                elif self._draining:
+                if slices and (self._hurried or self._hasty or limits.max_wait == 0):
+                    self._hurried = False
+                    return slices
+                if read:
+                    continue
+                if slices and due is None:
+                    due = asyncio.get_running_loop().call_later(limits.max_wait, self.hurry)
+                if not slices and self._draining:
                     return None
                 self._hurried = False
                 self._wake.clear()
@@ -230,19 +237,18 @@ class Lane:
         stats = self._spool.stats()
         return any(stats[log].end > self._cursors[log] for log in self.logs)
 
-    async def _next(self) -> InHand | None:
-        """Take the next batch, the logs in turn; None when all are read."""
+    async def _next(self) -> tuple[InHand | None, bool]:
+        """Take one batch, the logs in turn; return what is left of it to write, and whether there was one."""
         logs = self.logs
         for _ in range(len(logs)):
             log = logs[self._turn % len(logs)]
             self._turn += 1
-            while (batch := await self._spool.read(log, self._cursors[log])) is not None:
-                hand = await self._take(log, batch)
-                if hand is not None:
-                    self._current = hand
-                    return hand
-                await asyncio.sleep(0)  # a filter that drops a whole backlog must not hold up everybody else
-        return None
+            batch = await self._spool.read(log, self._cursors[log])
+            if batch is not None:
+                self._current = await self._take(log, batch)
+                await asyncio.sleep(0)  # a backlog must not hold up everybody else
+                return self._current, True
+        return None, False
 
     async def _take(self, log: LogId, batch: Batch) -> InHand | None:
         """Run the step; None when nothing of the batch is left to write."""
@@ -325,7 +331,7 @@ class Lane:
                 mark = await self.runner.write(Items(parts))
                 failures = {}
             except Partial as partial:
-                failures = partial.failures
+                failures = self._checked(partial, sum(len(part.payloads) for part in parts))
             except (RetryLater, Rejected) as verdict:
                 failures = dict.fromkeys(range(sum(len(part.payloads) for part in parts)), verdict)
             again = next((verdict for verdict in failures.values() if isinstance(verdict, RetryLater)), None)
@@ -348,6 +354,13 @@ class Lane:
         await self._settle({piece.log for piece in slices}, mark)
         step = slices[-1].hand.step
         self._delivered(step.batch, step.payloads[slices[-1].end - 1])
+
+    def _checked(self, partial: Partial, count: int) -> Mapping[int, RetryLater | Rejected]:
+        """The verdicts, if they are about items that there are; else the sink is wrong and nothing counts as stored."""
+        if all(0 <= index < count for index in partial.failures):
+            return partial.failures
+        wrong = RetryLater(f"the sink named items that it was not given ({count} were)", where=self.runner.id)
+        return dict.fromkeys(range(count), wrong)
 
     async def _sort(
         self,

@@ -19,6 +19,7 @@ import orjson
 
 from pipeline.core.batch import LogId, Origin
 from pipeline.core.errors import UnavailableError
+from pipeline.kit import log as logs
 
 FILE_SIZE = 16 << 20
 """A file is closed and the next one begun beyond this many bytes."""
@@ -26,6 +27,8 @@ SOURCE_FILES = 4
 """Files that a source's letters rotate over."""
 SOURCE_PENDING = 4 << 20
 """Bytes of refused records that wait for the disk at most; more are counted but not kept."""
+SHUTDOWN = "shutdown"
+"""The reason of records that a source held when the stop timeout was over."""
 REFUSED_HEAD = 64 << 10
 """Bytes of a refused record that its letter keeps."""
 
@@ -49,8 +52,8 @@ def letter(
 ) -> bytes:
     """Encode one dead letter as a line. ``changed`` says that a filter changed the record, so that payload is not the raw one."""
     fields: dict[str, Any] = {
-        "reason": reason,
-        "detail": detail[:2000].encode(errors="replace").decode(),
+        "reason": _plain(reason),
+        "detail": _plain(detail),
         "component": component,
         "route": route,
         "sink": sink,
@@ -69,6 +72,11 @@ def letter(
     except UnicodeDecodeError:
         fields["payload_base64"] = base64.b64encode(payload).decode()
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _plain(text: object) -> str:
+    """A component of others may give anything as its reason; the letter is written all the same."""
+    return str(text)[:2000].encode(errors="replace").decode()
 
 
 class _Folder:
@@ -195,6 +203,8 @@ class SourceLetters:
         self.source = source
         self.counts: dict[str, int] = {}
         """Reason -> records refused."""
+        self.lost = 0
+        """Refused records of which no letter could be kept."""
         self._file_size = min(FILE_SIZE, max_size // SOURCE_FILES)
         self._folder = _Folder(folder, self._file_size)
         self._max_size = max_size
@@ -202,19 +212,41 @@ class SourceLetters:
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._more = asyncio.Event()
+        self._written = asyncio.Event()
+        self._log = logs.get(component=source)
 
-    def put(self, raws: Iterable[bytes], reason: str, org: str, stream: str) -> None:
-        """Count and keep refused records; never waits. A long record keeps its beginning."""
+    @property
+    def _crowded(self) -> bool:
+        return self._pending_size > min(SOURCE_PENDING, self._file_size)
+
+    def _lose(self, count: int, why: str) -> None:
+        self.lost += count
+        self._log.error("Refused records are counted, but their letters are lost.", why=why)
+
+    async def room(self) -> None:
+        """Wait until the disk has taken what is pending, if that is much."""
+        while self._crowded:
+            self._written.clear()
+            await self._written.wait()
+
+    def put(self, raws: Iterable[bytes], reason: str, org: str, stream: str, *, whole: bool = False) -> None:
+        """Count and keep refused records; never waits.
+
+        Without ``whole`` a long record keeps only its beginning, and what comes faster than the disk takes it is counted as lost:
+        so a stranger cannot make us hold much. With ``whole`` the caller waits for `room` afterwards.
+        """
         now = self._clock()
         for raw in raws:
             self.counts[reason] = self.counts.get(reason, 0) + 1
-            if self._pending_size > min(SOURCE_PENDING, self._file_size):
+            if not whole and self._crowded:
+                self._lose(1, "they came faster than the disk took them")
                 continue
+            kept = raw if whole else raw[:REFUSED_HEAD]
             detail = f"{len(raw)} bytes" + (
-                f", of which the first {REFUSED_HEAD} follow" if len(raw) > REFUSED_HEAD else ""
+                f", of which the first {REFUSED_HEAD} follow" if len(kept) < len(raw) else ""
             )
             line = letter(
-                raw[:REFUSED_HEAD], component=self.source, reason=reason, detail=detail, log=LogId(self.source, org),
+                kept, component=self.source, reason=reason, detail=detail, log=LogId(self.source, org),
                 stream=stream, received_at=now, rejected_at=now,
             )  # fmt: skip
             self._pending.append(line)
@@ -231,11 +263,13 @@ class SourceLetters:
         """Write what is pending. A disk that refuses costs the letters, not the counts."""
         self._more.clear()
         lines, self._pending, self._pending_size = self._pending, [], 0
-        if lines:
-            try:
+        try:
+            if lines:
                 await asyncio.to_thread(self._write, lines)
-            except OSError:
-                self.counts["letter_lost"] = self.counts.get("letter_lost", 0) + len(lines)
+        except OSError as error:
+            self._lose(len(lines), f"they cannot be written: {error.strerror}")
+        finally:
+            self._written.set()
 
     def _write(self, lines: list[bytes]) -> None:
         self._folder.write(lines)

@@ -150,7 +150,11 @@ class Meters(Collector):
         for log, (count, total) in self.received().items():
             records.add_metric([log.source, log.org], count)
             size.add_metric([log.source, log.org], total)
+        lost = CounterMetricFamily(
+            "pipeline_source_lost_letters", "Refused records of which no dead letter could be kept.", labels=["source"]
+        )
         for source, letters in self._letters.sources.items():
+            lost.add_metric([source], letters.lost)
             for reason, count in letters.counts.items():
                 refused.add_metric([source, reason], count)
         gaps = CounterMetricFamily(
@@ -171,7 +175,7 @@ class Meters(Collector):
                 number.add_metric([status.component, org, reason], count)
             for org in {status.org, *status.dropped}:
                 dropped.add_metric([status.component, org], status.dropped.get(org, 0))
-        yield from (records, size, refused, gaps, number, dropped)
+        yield from (records, size, refused, lost, gaps, number, dropped)
 
     def received(self) -> Mapping[LogId, tuple[int, int]]:
         """Log -> records and bytes accepted since the start."""

@@ -24,8 +24,8 @@ Service = Callable[["Runner"], AbstractAsyncContextManager[Any]]
 
 BUSY_INTERVAL = 5.0
 """Seconds between the log lines that name who is still busy at shutdown."""
-SOURCE_SHARE = 0.5
-"""Share of the stop timeout that sources may use to hand over what they hold."""
+LANE_SHARE = 0.1
+"""Share of the stop timeout that is kept for the lanes' last writes; until then sources hand over what they hold."""
 
 
 class Runner:
@@ -126,26 +126,35 @@ class Runner:
                     running = [sources.create_task(self._source(run)) for run in plan.sources]
                     self.health.phase = "ready"
                     self._log.info("Running.", sources=list(plan.config.sources), sinks=list(plan.sinks))
-                    await self._until_stop(running)
+                    at_end = await self._until_stop(running)
                     self.health.phase = "draining"
                     self._log.info("Stopping: sources first, then routes, then sinks.", reason=self.reason)
                     plan.stopping.set()
+                    for lane in plan.lanes:
+                        lane.hasten()
                     end = self.clock.monotonic() + plan.config.stop_timeout
-                    await self._finish(running, plan.config.stop_timeout * SOURCE_SHARE, self._busy_sources)
+                    await self._finish(running, plan.config.stop_timeout * (1 - LANE_SHARE), self._busy_sources)
                 for lane in plan.lanes:
                     lane.drain()
-                await self._finish(list(self._lane_tasks.values()), end - self.clock.monotonic(), self._busy_lanes)
+                tasks = list(self._lane_tasks.values())
+                if at_end:
+                    # Nobody asked us to stop, so nothing is given up for lack of time.
+                    await self._until_stop(tasks)
+                    end = self.clock.monotonic() + plan.config.stop_timeout
+                await self._finish(tasks, end - self.clock.monotonic(), self._busy_lanes)
             for helper in helpers:
                 helper.cancel()
 
-    async def _until_stop(self, sources: Sequence[asyncio.Task[None]]) -> None:
+    async def _until_stop(self, tasks: Sequence[asyncio.Task[None]]) -> bool:
+        """Wait for the tasks or for a request to stop; return whether the tasks came to their end before it."""
         stop = asyncio.ensure_future(self._stop.wait())
-        waiting: set[asyncio.Future[Any]] = set(sources)
+        waiting: set[asyncio.Future[Any]] = {task for task in tasks if not task.done()}
         try:
             while waiting and not stop.done():
                 done, _ = await asyncio.wait({stop, *waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting -= done
-            self._end("all sources are at their end")
+            self.reason = self.reason or "all sources are at their end"
+            return not stop.done()
         finally:
             stop.cancel()
 
@@ -189,8 +198,8 @@ class Runner:
         source, backoff = run.source, Backoff(1.0, 60.0)
         while True:
             started = self.clock.monotonic()
-            if run.status.code != "authentication":
-                run.status.state("ok")  # as far as we know; a source that knows better says so
+            if not source.tells_state:
+                run.status.state("ok")
             try:
                 await source.run(run.intake)
             except Exception as error:
@@ -216,6 +225,8 @@ class Runner:
                 if lane.runner.id == status.component:
                     lane.ended_by = "closed_pipe"
                     task.cancel()
+            if all(lane.ended_by for lane in self._lane_tasks):
+                self._forced.set()
         elif status.kind == "source" and status.code == "authentication":
             sources = self.plan.board.of("source")
             if all(other.current == "failed" and other.code == "authentication" for other in sources):
@@ -231,6 +242,12 @@ class Runner:
             lost = lane.discard_rest(lane.ended_by or "shutdown") if not plan.spool.durable else 0
             if lost and not lane.ended_by:
                 self._log.error("Records were given up at the stop timeout.", lane=lane.id, records=lost)
+                self.exit_code = self.exit_code or 1
+        for source, letters in plan.letters.sources.items():
+            if lost := letters.counts.get("shutdown", 0):
+                self._log.error(
+                    "Records that could not be accepted any more went to the dead letter.", source=source, records=lost
+                )
                 self.exit_code = self.exit_code or 1
         await plan.committer.commit()
         for runner in plan.sinks.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.core.clock import Clock
 from pipeline.core.component import State
@@ -52,7 +53,18 @@ class Status:
         change = (state, code) != (self.current, self.code)
         self.current, self.text, self.code = state, text, code
         if change:
+            if self.kind == "source":
+                self._tell(state, text)
             self._changed(self)
+
+    def _tell(self, state: State, text: str) -> None:
+        """Sinks have their own words, at the write that failed."""
+        if state == "degraded":
+            self._log.warning("The source is degraded.", error=text)
+        elif state == "failed":
+            self._log.error("The source does not work.", error=text)
+        elif state == "ok":
+            self._log.info("The source works.", **({"detail": text} if text else {}))
 
     def error(self, code: str, count: int = 1) -> None:
         self.errors[code] = self.errors.get(code, 0) + count
@@ -67,12 +79,17 @@ class Status:
             end=end,
             seconds=round(end - start, 3),
             reason=reason,
+            **self._of(org),
         )
 
     def upstream_dropped(self, count: int, *, org: str = "") -> None:
         org = org or self.org
         self.dropped[org] = self.dropped.get(org, 0) + count
-        self._log.error("The cloud dropped records before they reached us.", records=count)
+        self._log.error("The cloud dropped records before they reached us.", records=count, **self._of(org))
+
+    def _of(self, org: str) -> dict[str, Any]:
+        """Fields of a line that must not be held back as a repetition: each one tells another fact."""
+        return {"org": org, "distinct": True} if org else {"distinct": True}
 
     def count(self, name: str, amount: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + amount

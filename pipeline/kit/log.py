@@ -20,13 +20,16 @@ REPEAT_WINDOW = 10.0
 
 
 class _Repeats:
-    """Holds back a WARNING or ERROR that a component repeats, and says how often it did when the window is over."""
+    """Holds back a WARNING or ERROR that a component repeats, and says how often it did when the window is over.
+
+    A line with ``distinct=True`` is always written: it tells another fact each time.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def __call__(self, _logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        if method in ("debug", "info"):
+        if event.pop("distinct", False) or method in ("debug", "info"):
             return event
         key = (event.get("component"), event.get("org"), event.get("event"))
         now = time.monotonic()

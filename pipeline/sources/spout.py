@@ -100,6 +100,7 @@ class Spout(Source[SpoutConfig]):
     """Keeps one connection open for as long as the process lives, and knows when it had none."""
 
     per_org: ClassVar[bool] = True
+    tells_state: ClassVar[bool] = True
 
     def __init__(self, config: SpoutConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -14,6 +14,8 @@ from pipeline.core.types import Size
 
 RECORD_OVERHEAD = 48
 """Bytes that a record costs beside its content: the bytes object and its place in the list."""
+BATCH_OVERHEAD = 320
+"""Bytes that a batch costs beside its records: its object, its list, its place in the log."""
 
 
 class MemorySpoolConfig(Section):
@@ -26,12 +28,10 @@ class MemorySpoolConfig(Section):
 
 
 class _Log:
-    __slots__ = ("at", "bytes", "lanes", "order", "positions", "queue", "settling", "stats")
+    __slots__ = ("at", "bytes", "lanes", "positions", "queue", "settling", "stats")
 
     def __init__(self) -> None:
-        self.at: dict[int, Batch] = {}
-        self.order: deque[int] = deque()
-        """Firsts of the batches, oldest first; one whose batch was dropped stays until it comes to the head."""
+        self.at: OrderedDict[int, Batch] = OrderedDict()
         self.stats = LogStats()
         self.lanes: list[LanePort] = []
         self.positions: dict[str, int] = {}
@@ -45,7 +45,7 @@ class _Log:
 
 
 def _cost(batch: Batch) -> int:
-    return batch.size + RECORD_OVERHEAD * len(batch.records)
+    return batch.size + RECORD_OVERHEAD * len(batch.records) + BATCH_OVERHEAD
 
 
 class MemorySpool:
@@ -143,7 +143,6 @@ class MemorySpool:
     async def close(self) -> None:
         for log in self._logs.values():
             log.at.clear()
-            log.order.clear()
 
     def _insert(self, log: _Log, batch: Batch) -> None:
         stats = log.stats
@@ -153,7 +152,6 @@ class MemorySpool:
         if not log.lanes:
             return
         log.at[batch.first] = batch
-        log.order.append(batch.first)
         self._charge(log, _cost(batch))
         for lane in log.lanes:
             lane.wake()
@@ -195,15 +193,15 @@ class MemorySpool:
         return False
 
     def _trim(self, log: _Log) -> None:
-        low, order, at = log.low, log.order, log.at
-        while order:
-            batch = at.get(order[0])
-            if batch is not None:
-                if batch.end > low:
-                    break
-                del at[batch.first]
-                self._charge(log, -_cost(batch))
-            order.popleft()
+        low, at = log.low, log.at
+        passed = []
+        for batch in at.values():
+            if batch.end > low:
+                break
+            passed.append(batch)
+        for batch in passed:
+            del at[batch.first]
+            self._charge(log, -_cost(batch))
         if log.settling:
             for end, waiter in log.settling:
                 if end <= low and not waiter.done():
