@@ -1,0 +1,259 @@
+"""What a whole plan promises at its edges, with sources and sinks made for it."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+
+from pipeline import (
+    Event,
+    Filter,
+    FilterConfig,
+    Items,
+    LogId,
+    Org,
+    Partial,
+    Rejected,
+    RetryLater,
+    Sink,
+    SinkConfig,
+    Source,
+    SourceConfig,
+)
+from pipeline.config.model import Config
+from pipeline.config.registry import Registry
+from pipeline.engine.build import Plan, build
+from pipeline.engine.runner import Runner
+from pipeline.kit.clock import SystemClock
+
+
+class NumbersConfig(SourceConfig):
+    count: int = 10
+    size: int = 0
+    lasts: bool = False
+
+
+class Numbers(Source[NumbersConfig]):
+    """Sends ``count`` records one by one, then ends, or waits for the stop."""
+
+    async def run(self, outlet: Any) -> None:
+        for number in range(self.config.count):
+            await outlet.send([b'{"n":%d,"x":"%s"}' % (number, b"x" * self.config.size)])
+        if self.config.lasts:
+            await self.stopping.wait()
+
+
+class FloodConfig(SourceConfig):
+    pass
+
+
+class Flood(Source[FloodConfig]):
+    """Sends without end."""
+
+    async def run(self, outlet: Any) -> None:
+        while not self.stopping.is_set():
+            await outlet.send([b'{"flood":1}'] * 256)
+            await asyncio.sleep(0)
+
+
+class KeepConfig(SinkConfig):
+    verdicts: tuple[str, ...] = ()
+
+
+class Keep(Sink[KeepConfig]):
+    """Keeps payloads; its first writes end as ``verdicts`` says."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.kept: list[bytes] = []
+        self.verdicts = list(self.config.verdicts)
+        self.got = asyncio.Event()
+
+    async def write(self, items: Items) -> None:
+        match self.verdicts.pop(0) if self.verdicts else "":
+            case "cancelled":
+                raise asyncio.CancelledError
+            case "later":
+                raise RetryLater("not now", after=0.3)
+            case "unknown":
+                raise Partial({999: RetryLater("x")})
+            case "odd":
+                raise Rejected(ValueError("\ud800"))  # type: ignore[arg-type]
+            case "never":
+                self.verdicts.append("never")
+                raise RetryLater("never", after=0.05)
+        self.kept += [item.payload for item in items]
+        self.got.set()
+
+
+class SyncedConfig(KeepConfig):
+    pass
+
+
+class Synced(Keep):
+    """Says whether its writes were synced before they counted."""
+
+    async def sync(self) -> None:
+        self.synced = len(self.kept)
+
+
+class NoFloodConfig(FilterConfig):
+    pass
+
+
+class NoFlood(Filter[NoFloodConfig]):
+    def apply(self, events: Sequence[Event]) -> Sequence[Event]:
+        return [event for event in events if b"flood" not in event.raw]
+
+
+class Toys(Registry):
+    def component(self, kind: Any, name: str) -> Any:
+        return {"numbers": Numbers, "flood": Flood, "keep": Keep, "synced": Synced, "no_flood": NoFlood}[name]
+
+
+def plan(folder: Path, **sections: Any) -> Plan:
+    config = {
+        "sources": {"numbers": {"type": "numbers"}},
+        "sinks": {"keep": {"type": "keep", "batch": {"max_wait": 0}, "retry": {"base": 0.01, "cap": 0.05}}},
+        "routes": {"all": {"from": "numbers", "to": "keep"}},
+        "dead_letter": {"path": str(folder / "letters")},
+        **sections,
+    }
+    toys = Toys()
+    checked = Config.model_validate(config, context={"registry": toys})
+    return build(checked, {"": Org()}, SystemClock(), toys)
+
+
+def kept(made: Plan) -> list[int]:
+    sink = made.sinks["keep"].sink
+    assert isinstance(sink, Keep)
+    return [orjson.loads(payload)["n"] for payload in sink.kept]
+
+
+def keep(*verdicts: str, kind: str = "keep") -> dict[str, Any]:
+    return {
+        "keep": {"type": kind, "verdicts": verdicts, "batch": {"max_wait": 0}, "retry": {"base": 0.01, "cap": 0.05}}
+    }
+
+
+async def appended(made: Plan, count: int) -> None:
+    """Return when the spool has taken so many records."""
+    while made.sources[0].intake.received.get(LogId("numbers"), (0, 0))[0] < count:
+        await asyncio.sleep(0.01)
+
+
+async def test_all_records_come_in_order(tmp_path):
+    """Without trouble every record is delivered once, in order, and the exit code is 0."""
+    made = plan(tmp_path)
+    summary = await Runner(made).run()
+    assert kept(made) == list(range(10))
+    assert summary.exit_code == 0
+    assert all(lane.adds_up for lane in summary.lanes)
+
+
+@pytest.mark.parametrize("verdict", ["cancelled", "later", "unknown"])
+async def test_a_write_that_went_wrong_is_tried_again(tmp_path, verdict):
+    """A cancellation inside of the sink, a RetryLater and a Partial about items that it was not given cost no record."""
+    made = plan(tmp_path, sinks=keep(verdict))
+    summary = await Runner(made).run()
+    assert kept(made) == list(range(10))
+    assert summary.exit_code == 0
+
+
+async def test_sources_at_their_end_do_not_start_the_clock(tmp_path):
+    """When nobody asked to stop, a sink that is away for longer than the stop timeout still gets everything."""
+    made = plan(tmp_path, sinks=keep("later", "later"), stop_timeout=0.1)
+    summary = await Runner(made).run()
+    assert kept(made) == list(range(10))
+    assert summary.exit_code == 0
+
+
+async def test_what_is_given_up_at_the_stop_timeout_is_counted(tmp_path):
+    """After the stop timeout what waits is discarded, what the source still held goes to its dead letter, and the exit code is 1."""
+    made = plan(
+        tmp_path,
+        sources={"numbers": {"type": "numbers", "count": 20, "size": 200_000, "max_record": 250_000}},
+        sinks=keep("never"),
+        spool={"type": "memory", "max_size": 1 << 20},
+        stop_timeout=0.3,
+    )
+    runner = Runner(made)
+    running = asyncio.create_task(runner.run())
+    await appended(made, 3)
+    runner.stop()
+    summary = await running
+    (lane,) = summary.lanes
+    assert summary.exit_code == 1
+    assert lane.discarded == lane.received > 0
+    assert lane.adds_up
+    assert summary.refused == {"numbers": {"shutdown": 1}}
+    (letters,) = (tmp_path / "letters" / "sources" / "numbers").glob("*.jsonl")
+    assert orjson.loads(orjson.loads(letters.read_bytes())["payload"])["n"] == lane.received
+
+
+async def test_an_odd_reason_still_makes_a_letter(tmp_path):
+    """Whatever a sink gives as its reason, the records are in the dead letter and the line goes on."""
+    made = plan(tmp_path, sinks=keep("odd"))
+    summary = await Runner(made).run()
+    (lane,) = summary.lanes
+    (letters,) = (tmp_path / "letters" / "lanes" / "all.keep").glob("*.jsonl")
+    assert lane.rejected == len(letters.read_bytes().splitlines()) > 0
+    assert lane.adds_up
+    assert summary.exit_code == 0
+
+
+async def test_a_detection_does_not_wait_behind_telemetry(tmp_path):
+    """While one log brings records without end that a filter drops, the records of another log come through."""
+    made = plan(
+        tmp_path,
+        sources={"flood": {"type": "flood"}, "numbers": {"type": "numbers", "lasts": True}},
+        routes={"all": {"from": ["flood", "numbers"], "filters": [{"type": "no_flood"}], "to": "keep"}},
+    )
+    runner = Runner(made)
+    running = asyncio.create_task(runner.run())
+    sink = made.sinks["keep"].sink
+    assert isinstance(sink, Keep)
+    async with asyncio.timeout(5):
+        while len(sink.kept) < 10:
+            await sink.got.wait()
+            sink.got.clear()
+    runner.stop()
+    summary = await running
+    assert kept(made) == list(range(10))
+    assert all(lane.adds_up for lane in summary.lanes)
+
+
+async def test_settled_means_synced(tmp_path):
+    """A receipt is settled only after the sink has synced what it stored."""
+    made = plan(
+        tmp_path, sources={"numbers": {"type": "numbers", "count": 1, "lasts": True}}, sinks=keep(kind="synced")
+    )
+    runner = Runner(made)
+    running = asyncio.create_task(runner.run())
+    await appended(made, 1)
+    await made.spool.settled(LogId("numbers"), 1)
+    sink = made.sinks["keep"].sink
+    assert isinstance(sink, Synced)
+    assert sink.synced == 1
+    runner.stop()
+    assert (await running).exit_code == 0
+
+
+async def test_each_gap_has_its_line(tmp_path):
+    """Gaps that follow each other closely are all logged, each with its own interval and reason."""
+    made = plan(tmp_path)
+    (status,) = made.board.of("source")
+    with structlog.testing.capture_logs() as lines:
+        status.gap(1.0, 2.0, "ended")
+        status.gap(2.0, 3.0, "silent", org="acme")
+        status.upstream_dropped(7)
+    assert [(line.get("reason"), line.get("org"), line.get("records")) for line in lines] == [
+        ("ended", None, None),
+        ("silent", "acme", None),
+        (None, None, 7),
+    ]
+    assert all(line["distinct"] for line in lines)
