@@ -64,22 +64,22 @@ class FilterConfig(ComponentConfig):
 class BatchConfig(Section):
     """How many items a sink gets in one write. The write starts when one of the limits is reached."""
 
-    max_events: int = Field(1000, gt=0)
+    max_events: int = Field(default=1000, gt=0)
     """Items in one write."""
-    max_bytes: Size = Field(1 << 20, gt=0)
+    max_bytes: Size = Field(default=1 << 20, gt=0)
     """Bytes of payload in one write (a single larger item is written alone)."""
-    max_wait: Duration = Field(0.1, ge=0)
+    max_wait: Duration = Field(default=0.1, ge=0)
     """How long the first item may wait for company."""
 
 
 class RetryConfig(Section):
     """How a failed write is tried again: exponential back-off with full jitter."""
 
-    base: Duration = Field(0.5, gt=0)
+    base: Duration = Field(default=0.5, gt=0)
     """The first wait is at most this."""
-    cap: Duration = Field(30.0, gt=0)
+    cap: Duration = Field(default=30.0, gt=0)
     """No wait is longer than this."""
-    expires: Duration | None = Field(None, gt=0)
+    expires: Duration | None = Field(default=None, gt=0)
     """Give up after this long and put the items into the dead letter; never, unless set."""
 
 
