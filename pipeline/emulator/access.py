@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from pipeline.emulator.jwt import Grant, RefusedError, Tokens
+from pipeline.emulator.roster import Station
 from pipeline.emulator.state import STREAM_PERMISSIONS, Cloud, Org
 
 
@@ -31,14 +32,25 @@ class Access:
 
     def org(self, request: web.Request, *needed: str) -> Org:
         """The organization in the path, if the token allows all that is needed there; raises 401."""
+        return self.named(request, request.match_info["oid"], *needed)
+
+    def named(self, request: web.Request, oid: str, *needed: str) -> Org:
+        """The organization with this oid, as `org`."""
         grant = self.bearer(request)
-        oid = request.match_info["oid"]
         if oid not in grant.permissions or oid not in self._cloud.orgs:
             raise refuse(web.HTTPUnauthorized, f"unauthorized: no access to {oid[:40]}")
         missing = grant.missing(oid, needed)
         if missing:
             raise refuse(web.HTTPUnauthorized, f"unauthorized: missing permission {missing}")
         return self._cloud.orgs[oid]
+
+    def station(self, request: web.Request, *needed: str) -> tuple[Org, Station]:
+        """The sensor in the path, in whichever organization of the token, as `org`; raises 404 for an unknown one."""
+        for oid in self.bearer(request).permissions:
+            station = self._cloud.orgs[oid].roster.stations.get(request.match_info["sid"])
+            if station is not None and request.match_info.get("oid", oid) == oid:
+                return self.named(request, oid, *needed), station
+        raise refuse(web.HTTPNotFound, "sensor not found")
 
     def stream(self, oid: str, form: Mapping[str, str]) -> Org | None:
         """The organization, if the form's `jwt` or `api_key` (with `uid` for a user's) may stream from it."""

@@ -46,7 +46,7 @@ class Scope(BaseModel):
 
     oid: str | None = None
     """Organization."""
-    via: Literal["spout", "firehose"] | None = None
+    via: Literal["spout", "ws", "firehose"] | None = None
     """How the records travel."""
     stream: str | None = None
     """Stream, as event or detect."""
@@ -84,7 +84,7 @@ class Connection:
     def __init__(
         self,
         *,
-        via: Literal["spout", "firehose"],
+        via: Literal["spout", "ws", "firehose"],
         oid: str,
         stream: str,
         name: str,

@@ -17,9 +17,11 @@ ROUTES = {
     "/stream/{oid}": "stream",
     "/stream-tmp/{oid}": "stream",
     "/v1/orgs/{oid}/url": "url",
-    "/v1/{sid}": "sensor",
+    "/ws": "stream",
+    "/stream/ws": "stream",
+    "/{oid}/{name}/{secret}": "hooks",
 }
-"""Short names of routes for knobs; the others are called after the word that follows /v1/."""
+"""Short names of routes for knobs; the others are called after their first word, or that which follows /v1/."""
 
 
 def route_of(request: web.Request) -> tuple[str, str]:
@@ -28,7 +30,8 @@ def route_of(request: web.Request) -> tuple[str, str]:
     if resource is None:
         return "unknown", "unknown"
     template = resource.canonical
-    return template, ROUTES.get(template) or template.split("/")[2]
+    word = template.removeprefix("/v1/").removeprefix("/").partition("/")[0]
+    return template, ROUTES.get(template) or ("sensor" if word == "{sid}" else word)
 
 
 @dataclass

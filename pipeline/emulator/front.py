@@ -31,6 +31,7 @@ class Peer(asyncio.Protocol):
         self._settle: list[Settle] = []
         self._lost: list[Callable[[], None]] = []
         self._is_lost = False
+        self._tls = False
 
     @property
     def is_lost(self) -> bool:
@@ -50,6 +51,7 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+        self._tls = transport.get_extra_info("ssl_object") is not None
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -63,8 +65,7 @@ class Peer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
         # a bare FIN shows as EOF on plain TCP, but only here under TLS
-        tls = self.transport.get_extra_info("ssl_object") is not None
-        self._done(orderly=tls and exc is None)
+        self._done(orderly=self._tls and exc is None)
         self._inner.connection_lost(exc)
         for callback in self._lost:
             callback()
@@ -116,5 +117,4 @@ def reset(transport: asyncio.BaseTransport) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    if isinstance(transport, asyncio.WriteTransport):
-        transport.abort()
+    cast(asyncio.WriteTransport, transport).abort()

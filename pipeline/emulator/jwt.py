@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -60,11 +61,11 @@ class Tokens:
         self._public = self._private.public_key()
         self._keys: dict[str, tuple[float, Key]] = {}
 
-    def mint(self, form: Mapping[str, str]) -> str:
-        """Exchange the fields of a token request for a token; raises `RefusedError`."""
+    def mint(self, form: Mapping[str, str], peer: str = "") -> str:
+        """Exchange the fields of a token request from an address for a token; raises `RefusedError`."""
         key = self._cloud.keys.get(form.get("secret", ""))
         oid, uid = form.get("oid", ""), form.get("uid", "")
-        if key is None or key.revoked or (key.uid or "") != uid:
+        if key is None or key.revoked or (key.uid or "") != uid or not key.may_come_from(peer):
             raise RefusedError("unknown api key")
         if oid == "-":
             orgs: tuple[str, ...] = ()
@@ -130,21 +131,25 @@ class Tokens:
 
 
 class JwtService:
-    """``POST`` or ``GET /`` (and ``/jwt``) with a form."""
+    """``POST`` or ``GET /`` (and ``/jwt``) with a form. What comes as JSON is for the replay service, which has the same path."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, replay: Handler) -> None:
         self._tokens = tokens
+        self._replay = replay
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.route(method, path, self.mint) for path in ("/", "/jwt") for method in ("GET", "POST")]
+        return [
+            *(web.route(method, path, self.mint) for path in ("/", "/jwt") for method in ("GET", "POST")),
+            web.post("/replay", self._replay),
+        ]
 
-    async def mint(self, request: web.Request) -> web.Response:
+    async def mint(self, request: web.Request) -> web.StreamResponse:
         if request.content_type == "application/json":
-            return web.json_response({"error": "no such service"}, status=404)
+            return await self._replay(request)
         form = {**request.query, **{k: v for k, v in (await request.post()).items() if isinstance(v, str)}}
         if "fb_auth" in form:
             return web.json_response({"error": "no such identity provider"}, status=401)
         try:
-            return web.json_response({"jwt": self._tokens.mint(form)})
+            return web.json_response({"jwt": self._tokens.mint(form, request.remote or "")})
         except RefusedError as error:
             return web.json_response({"error": str(error)}, status=401)

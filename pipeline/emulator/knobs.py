@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from pipeline.emulator import knobs_api as api
 from pipeline.emulator import knobs_requests as requests
 from pipeline.emulator import knobs_streams as streams
+from pipeline.emulator.ai_knobs import AI_KNOBS
 from pipeline.emulator.panel import Knob, Panel, Result
 
 
@@ -17,6 +19,7 @@ class Clear(Knob):
 
     def turn(self, panel: Panel) -> Result:
         panel.faults.clear()
+        panel.ai.clear()
         panel.hub.shapes.clear()
         panel.requests.clear()
         return {}
@@ -46,6 +49,13 @@ KNOBS: dict[str, type[Knob]] = {
     "emit": streams.Emit,
     "hostile": streams.Hostile,
     "detect_shape": streams.SetDetectShape,
+    **AI_KNOBS,
+    "presence": api.Presence,
+    "tasks": api.Tasks,
+    "reliable_tasking": api.ReliableTasking,
+    "searches": api.Searches,
+    "artifacts": api.Artifacts,
+    "hive_limit": api.HiveLimit,
     "clear": Clear,
 }
 

@@ -13,7 +13,7 @@ from pipeline.emulator.state import OWNER_PERMISSIONS, Key
 
 class Matched(Knob):
     route: str | None = None
-    """jwt, who, orgs, url, outputs, errors, sensors, online, sensor or stream; all without."""
+    """jwt, url, stream, sensor, ingest, hooks, or the word after /v1/, as who, orgs, sensors, hive, insight; all without."""
     oid: str | None = None
     """Organization; all without."""
     times: Times = 1

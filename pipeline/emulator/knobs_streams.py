@@ -199,6 +199,9 @@ class Emit(Knob):
     def turn(self, panel: Panel) -> Result:
         records = [_record(self.stream, each) for each in self.records]
         orgs = panel.hub.cloud.find_orgs(self.oid)
+        for org in orgs:
+            # a page of the history is JSON, so only what is JSON can be in it
+            panel.hub.live.history.add(org.oid, self.stream, [record for record in records if _is_object(record.raw)])
         return {"connections": sum(panel.hub.live.publish(org.oid, self.stream, records) for org in orgs)}
 
 
@@ -235,6 +238,13 @@ class SetDetectShape(Knob):
         return {}
 
 
+def _is_object(raw: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(raw), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
 def _record(stream: str, given: bytes | str | dict[str, Any]) -> Record:
     raw = given if isinstance(given, bytes) else given.encode() if isinstance(given, str) else orjson.dumps(given)
     if b"\n" in raw:
@@ -245,6 +255,7 @@ def _record(stream: str, given: bytes | str | dict[str, Any]) -> Record:
         doc = None
     doc = doc if isinstance(doc, dict) else {}
     routing: Any = doc.get("routing") if isinstance(doc.get("routing"), dict) else {}
+    happened = routing.get("event_time")
     return Record(
         raw=raw,
         stream=stream,
@@ -253,6 +264,6 @@ def _record(stream: str, given: bytes | str | dict[str, Any]) -> Record:
         tags=tuple(map(str, routing.get("tags") or ())),
         cat=str(doc.get("cat", "")),
         inv_id=str(routing.get("investigation_id", "")),
-        time_ms=int(time.time() * 1000),
-        id=str(routing.get("event_id", "")),
+        time_ms=happened if isinstance(happened, int) else int(time.time() * 1000),
+        id=str(doc.get("detect_id") or routing.get("event_id", "")),
     )

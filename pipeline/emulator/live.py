@@ -9,6 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
 from pipeline.emulator.generator import STREAMS, Generator
+from pipeline.emulator.history import History
 from pipeline.emulator.ledger import Ledger
 from pipeline.emulator.payloads_detect import Shape as DetectShape
 from pipeline.emulator.records import Record
@@ -66,17 +67,19 @@ class Run:
         return self._make(), len(self.kept)
 
     def note(self, position: int, records: Sequence[Record]) -> None:
-        """Put into the ledger what no connection has reached before."""
+        """Put into the ledger and the history what no connection has reached before."""
         fresh = records[max(self._noted - position, 0) :]
         self._runs.ledger.generated(self._stream, [record.raw for record in fresh])
+        self._runs.history.add(self._org.oid, self._stream, fresh)
         self._noted += len(fresh)
 
 
 class Runs:
     """One `Run` per organization and stream, made on first use."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, history: History) -> None:
         self.ledger = ledger
+        self.history = history
         self.room = KEPT_BYTES
         self._runs: dict[tuple[str, str, DetectShape], Run] = {}
 
@@ -194,7 +197,8 @@ class Live:
         """Of detections generated from now on, in connections that begin from now on."""
         self._cloud = cloud
         self._ledger = ledger
-        self._runs = Runs(ledger)
+        self.history = History(len(cloud.orgs))
+        self._runs = Runs(ledger, self.history)
         self._feeds: dict[tuple[str, str], set[Feed]] = defaultdict(set)
 
     @property
@@ -221,6 +225,13 @@ class Live:
             feed.offer(records)
         return len(feeds)
 
+    def release(self, org: Org, stream: str, records: Sequence[Record], *, hidden: bool = False) -> None:
+        """Let records that were made now take the way of all: ledger, history, and those who listen, if they may see them."""
+        self._ledger.generated(stream, [record.raw for record in records])
+        self.history.add(org.oid, stream, records)
+        if not hidden:
+            self.publish(org.oid, stream, records)
+
     async def run(self) -> None:
         """Generate until cancelled; at rate 0 there is nothing to do."""
         if self.rate == 0:
@@ -236,18 +247,16 @@ class Live:
             while missing > 0:
                 count = min(missing, GROUP)
                 missing -= count
-                for oid, stream, generator in lines:
-                    records = generator.take(count)
-                    self._ledger.generated(stream, [record.raw for record in records])
-                    self.publish(oid, stream, records)
+                for org, stream, generator in lines:
+                    self.release(org, stream, generator.take(count))
                     await asyncio.sleep(0)
             await asyncio.sleep(TICK)
 
-    def _generators(self) -> list[tuple[str, str, Generator]]:
+    def _generators(self) -> list[tuple[Org, str, Generator]]:
         start = int(time.time() * 1000)
         return [
             (
-                org.oid,
+                org,
                 stream,
                 Generator(org.fleet, stream, org.seed, start, self.rate, detect_shape=self.detect_shape),
             )

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.emulator.ai_state import Ai
 from pipeline.emulator.dialer import Dialer
 from pipeline.emulator.faults import Faults
 from pipeline.emulator.hub import Hub
 from pipeline.emulator.jwt import Tokens
+from pipeline.emulator.rest import Rest
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Times = Annotated[int, Field(ge=1)] | None
@@ -27,6 +29,8 @@ class Panel:
     tokens: Tokens
     faults: Faults
     dialer: Dialer
+    rest: Rest
+    ai: Ai = field(default_factory=Ai)
     requests: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Status → count, by method and route."""
 

@@ -164,6 +164,10 @@ class Endpoint:
         self._pid = self._pid + 4 if self._pid < 4_000_000 else 300
         return self._pid
 
+    def count_from(self, pid: int) -> None:
+        """Give the next process this id."""
+        self._pid = pid - 4
+
     # -- atoms and values
 
     def atom(self, now: int) -> bytes:

@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from pipeline.emulator.access import Access
+from pipeline.emulator.ai import ai_services
 from pipeline.emulator.certificates import server_context
 from pipeline.emulator.connections import Scope
 from pipeline.emulator.control import ControlService
@@ -24,12 +25,13 @@ from pipeline.emulator.front import Peer
 from pipeline.emulator.hub import Hub
 from pipeline.emulator.jwt import JwtService, Tokens
 from pipeline.emulator.ledger import Ledger
-from pipeline.emulator.orgs import OrgService
 from pipeline.emulator.outputs import OutputService
 from pipeline.emulator.panel import Panel
+from pipeline.emulator.rest import Rest
 from pipeline.emulator.scenario import Scenario
 from pipeline.emulator.state import Cloud, Settings
 from pipeline.emulator.streams import StreamService
+from pipeline.emulator.websocket import WebSocketService
 from pipeline.kit.log import get
 
 STOP_GRACE = 3.0
@@ -55,7 +57,8 @@ class Emulator:
         access = Access(cloud, tokens)
         self.hub = Hub(cloud, Ledger(settings.ledger))
         self._dialer = Dialer(self.hub)
-        self.panel = Panel(self.hub, tokens, faults, self._dialer)
+        rest = Rest(cloud, access, self.hub.live)
+        self.panel = Panel(self.hub, tokens, faults, self._dialer, rest)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._ca: Path | None = None
         self._server: asyncio.Server | None = None
@@ -63,11 +66,13 @@ class Emulator:
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY)
         app.on_response_prepare.append(self._prepared)
         for service in (
-            JwtService(tokens),
-            OrgService(cloud, access),
+            JwtService(tokens, rest.replay.serve),
+            *rest.services,
             OutputService(access, self._dialer),
             ErrorService(access),
             ControlService(self.panel),
+            *ai_services(self.panel.ai, access, tokens),
+            WebSocketService(self.hub, access, faults),
             # last, for its path takes any word
             StreamService(self.hub, access, faults),
         ):
@@ -113,7 +118,13 @@ class Emulator:
         # their own tasks, not a group's: each ends on its own terms at the stop
         self._tasks = [
             asyncio.create_task(work)
-            for work in (self.hub.live.run(), self._dialer.run(), self._scenario.run(self.panel))
+            for work in (
+                self.hub.live.run(),
+                self.panel.rest.agents.run(),
+                self._dialer.run(),
+                self._scenario.run(self.panel),
+                self.panel.ai.run(),
+            )
         ]
         if self.settings.ready_file is not None:
             _write_atomically(self.settings.ready_file, orjson.dumps(self.ready()))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.emulator.fleet import Fleet
+from pipeline.emulator.roster import Roster
 
 FLEET_SIZE = 12
 """Sensors per organization."""
@@ -92,7 +94,14 @@ class Key:
     oid: str | None = None
     uid: str | None = None
     orgs: tuple[str, ...] = ()
+    allowed_ip_range: str = ""
+    """The network that it may be used from; any without."""
     revoked: bool = False
+
+    def may_come_from(self, peer: str) -> bool:
+        if not self.allowed_ip_range:
+            return True
+        return bool(peer) and ipaddress.ip_address(peer) in ipaddress.ip_network(self.allowed_ip_range, strict=False)
 
 
 @dataclass(kw_only=True)
@@ -119,6 +128,11 @@ class Org:
     api_key: str = field(repr=False)
     outputs: dict[str, Output] = field(default_factory=dict)
     errors: dict[str, dict[str, str | int]] = field(default_factory=dict)
+    roster: Roster = field(init=False)
+    """Its sensors as they are now."""
+
+    def __post_init__(self) -> None:
+        self.roster = Roster(self.fleet)
 
     def report(self, component: str, text: str) -> None:
         """Keep the newest error of a component, as ``GET /v1/errors/{oid}`` shows it."""

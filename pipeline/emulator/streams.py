@@ -126,7 +126,7 @@ class StreamService:
         if not stream:
             await response.write(b"error: missing stream type\n")
             return
-        await self._hub.sleep(self._connect_delay())
+        await self._hub.sleep(connect_delay(self._faults, self._hub))
         feed = self._hub.live.subscribe(org, stream, selection)
         connection = Connection(
             via="spout",
@@ -134,7 +134,7 @@ class StreamService:
             stream=stream,
             name="",
             feed=feed,
-            entry=self._hub.ledger.connection("spout", _file_name(stream)),
+            entry=self._hub.ledger.connection("spout", file_name(stream)),
             framer=Framer(),
             shapes=self._hub.shapes,
             wire=StreamWire(request, response, peer),
@@ -146,12 +146,14 @@ class StreamService:
             await connection.serve()
         self._hub.live.unsubscribe(org, stream, feed)
 
-    def _connect_delay(self) -> float:
-        if self._faults.connect_delay is not None:
-            return self._faults.connect_delay
-        return CONNECT_DELAY if self._hub.settings.rate else 0.0
+
+def connect_delay(faults: Faults, hub: Hub) -> float:
+    """Return the seconds until a new stream says `connected`."""
+    if faults.connect_delay is not None:
+        return faults.connect_delay
+    return CONNECT_DELAY if hub.settings.rate else 0.0
 
 
-def _file_name(stream: str) -> str:
+def file_name(stream: str) -> str:
     """A stream's name as a part of a file name: whoever connects chooses it."""
     return "".join(char if char.isalnum() else "_" for char in stream)[:40]

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from pipeline.core.config import ClientTls, Field, Section
 from pipeline.core.types import Duration, Secret
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def _set_or_none(value: Any) -> Any:
@@ -22,7 +22,7 @@ def _set_or_none(value: Any) -> Any:
 def _oid(value: Any) -> Any:
     if value == "" or value is None:
         return None
-    if not isinstance(value, str) or not _UUID.fullmatch(value):
+    if not isinstance(value, str) or not UUID.fullmatch(value):
         raise ValueError("an organization id is a UUID, like 8cbe27f4-bfa1-4afb-ba19-138cd51389cd")
     return value.lower()
 

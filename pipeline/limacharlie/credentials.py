@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -18,6 +19,7 @@ from pipeline.limacharlie.config import LimaCharlieConfig, OrgConfig
 
 STREAM_PERMISSIONS = "output.list,output.set,output.del"
 """What a key needs: each stream is a temporary Output on LimaCharlie's side."""
+_ENVIRONMENT = "the environment"
 _MAX_FILE = 1 << 20
 
 
@@ -44,17 +46,16 @@ def discover(config: LimaCharlieConfig, environ: Mapping[str, str], *, home: Pat
     """
     if config.api_key is not None:
         # As in LimaCharlie's tools: an explicit key does not mix with a stored user id, which would make it invalid.
-        oid = config.oid or _parse({"oid": environ.get("LC_OID")}, "LC_OID").oid
+        oid = config.oid or _variables(environ, "oid").oid
         return Credentials(config.api_key, oid, config.uid)
     if config.environment is None and environ.get("LC_API_KEY"):
-        origin, login = "the environment", False
-        found = _parse({key: environ.get(f"LC_{key.upper()}") for key in ("oid", "api_key", "uid")}, origin)
+        origin, login = _ENVIRONMENT, False
+        found = _variables(environ, "oid", "api_key", "uid")
     else:
         path = None if environ.get("LC_EPHEMERAL_CREDS") else credentials_file(environ, home or Path.home())
         found, login, origin = _stored(config.environment or environ.get("LC_CURRENT_ENV") or None, path)
         if config.environment is None:
-            override = _parse({"oid": environ.get("LC_OID"), "uid": environ.get("LC_UID")}, "the environment")
-            found = found.model_copy(update=override.model_dump(exclude_none=True))
+            found = found.model_copy(update=_variables(environ, "oid", "uid").model_dump(exclude_none=True))
     if found.api_key is None:
         raise _missing(origin, login=login)
     return Credentials(found.api_key, config.oid or found.oid, config.uid or found.uid, origin)
@@ -77,7 +78,7 @@ def credentials_file(environ: Mapping[str, str], home: Path) -> Path:
 def _stored(name: str | None, path: Path | None) -> tuple[OrgConfig, bool, str]:
     """Read an environment of the credentials file: what it holds, whether it has an OAuth login, where it stands."""
     if path is None:
-        return OrgConfig(), False, "the environment"
+        return OrgConfig(), False, _ENVIRONMENT
     content = _read(path)
     name = name or content.get("current_env") or "default"
     origin = f"{path} (environment {name})"
@@ -120,14 +121,26 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _variables(environ: Mapping[str, str], *keys: str) -> OrgConfig:
+    return _parse({key: environ.get(f"LC_{key.upper()}") for key in keys}, _ENVIRONMENT)
+
+
 def _parse(values: Mapping[str, Any], origin: str) -> OrgConfig:
+    """Raises `ConfigError` with a sentence for each value that is wrong."""
     problem = ""
     try:
         return OrgConfig.model_validate({key: values.get(key) for key in ("oid", "api_key", "uid")})
     except ValidationError as error:
         # Only the place and the rule: pydantic's text shows the value.
-        problem = "; ".join(f"{'.'.join(map(str, at['loc']))}: {at['msg']}" for at in error.errors(include_input=False))
-    raise ConfigError(problem, where=origin)
+        problem = " ".join(_sentence(at, origin) for at in error.errors(include_input=False))
+    raise ConfigError(problem, where=origin, fix="Correct it, or remove it.")
+
+
+def _sentence(error: ErrorDetails, origin: str) -> str:
+    key = str(error["loc"][0])
+    name = f"LC_{key.upper()}" if origin == _ENVIRONMENT else f"`{key}`"
+    rule = error["msg"].removeprefix("Value error, ").replace("Input should", "it should", 1)
+    return f"The value of {name} is wrong: {rule}."
 
 
 def _missing(origin: str, *, login: bool) -> AuthenticationError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.errors import NotFoundError, UnavailableError
+from pipeline.limacharlie.answers import Doc, table, text
 from pipeline.limacharlie.transport import Transport
 
 
@@ -19,8 +20,18 @@ class Identity:
     """Permissions in the organization."""
 
 
+@dataclass(frozen=True, slots=True)
+class OrgInfo:
+    """What LimaCharlie keeps of an organization."""
+
+    oid: str
+    name: str
+    doc: Doc
+    """All of it: ``sensor_version``, ``sensor_quota``, ``n_outputs``, ``n_rules`` …"""
+
+
 class Organization:
-    """Addresses and identity."""
+    """Addresses, identity, and what is counted. All raise what `Transport.request` raises."""
 
     def __init__(self, transport: Transport, oid: str) -> None:
         self._transport = transport
@@ -62,3 +73,24 @@ class Organization:
             name=str(answer.get("ident") or ""),
             permissions=frozenset(map(str, permissions)) if isinstance(permissions, list) else frozenset(),
         )
+
+    async def info(self) -> OrgInfo:
+        """Name, versions and counts."""
+        doc = await self._ask("/orgs")
+        return OrgInfo(text(doc, "oid") or self._oid, text(doc, "name"), doc)
+
+    async def usage(self) -> Doc:
+        """What is billed, by day and kind, as LimaCharlie writes it."""
+        return await self._ask("/usage")
+
+    async def quota_usage(self) -> Doc:
+        """How much of the sensor quota is used, as LimaCharlie writes it."""
+        return await self._ask("/quota_usage")
+
+    async def mitre(self) -> Doc:
+        """Which ATT&CK techniques the rules cover, as a layer for the ATT&CK navigator."""
+        return await self._ask("/mitre")
+
+    async def _ask(self, path: str) -> Doc:
+        path = f"{path}/{self._oid}"
+        return table(await self._transport.request("GET", path), path)

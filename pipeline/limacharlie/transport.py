@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import orjson
@@ -15,34 +18,47 @@ import pipeline
 from pipeline.core.clock import Clock
 from pipeline.core.errors import (
     AuthenticationError,
-    NotFoundError,
     PermissionDeniedError,
     PipelineError,
     RateLimitedError,
-    RequestRefusedError,
     TemporaryError,
     UnavailableError,
 )
 from pipeline.kit.backoff import Backoff
-from pipeline.kit.http import FAULTS, clean, client_context, describe, read_body, retry_after
+from pipeline.kit.http import FAULTS, clean, client_context, describe, read_body
 from pipeline.limacharlie.config import LimaCharlieConfig
 from pipeline.limacharlie.credentials import Credentials
 from pipeline.limacharlie.endpoints import Endpoints
+from pipeline.limacharlie.failures import failure
+from pipeline.limacharlie.throttle import Throttle
 from pipeline.limacharlie.token import Token, Tokens, named_permission
 
 MAX_WAIT = 90.0
 """A request waits at most this many seconds in all for a 429; a longer demand is the caller's to plan."""
-MAX_PAUSE = 3600.0
-"""No demand of the other side keeps us away longer than this many seconds."""
 _TRIES = 4
 _MAX_ANSWER = 64 << 20
 _MAX_ERROR = 64 << 10
+_LARGE = 64 << 10
 _READ_BUFFER = 1 << 20
 """aiohttp loses the end of a stream when it pauses reading over TLS; with this buffer it need not."""
 _UUIDS = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _JWT = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 
-Form = Mapping[str, str]
+Texts = Mapping[str, str]
+Form = Mapping[str, str | Sequence[str]]
+"""Fields of a form; a field with several values is sent once for each."""
+Explain = Callable[[int, PipelineError], PipelineError]
+"""A service's own, more telling error for a status, made from the one that would be raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: str
+    query: Texts | None = None
+    data: bytes | None = field(default=None, repr=False)
+    headers: Texts = field(default_factory=dict, repr=False)
+    timeout: float | None = None
 
 
 class Transport:
@@ -56,7 +72,8 @@ class Transport:
         self.clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
-        self._not_before = 0.0
+        self._throttles: dict[str, Throttle] = {}
+        self._secrets: set[str] = set()
 
     async def session(self) -> aiohttp.ClientSession:
         """The HTTP session, made on first use. Raises `ConfigError` when a certificate file cannot be used."""
@@ -79,105 +96,126 @@ class Transport:
         if session is not None:
             await session.close()
 
+    def conceal(self, secret: str) -> None:
+        """Keep one more secret that requests carry, besides our key and token, out of what `scrub` lets through."""
+        self._secrets.add(secret)
+
     async def request(
         self,
         method: str,
         path: str,
         *,
         form: Form | None = None,
-        query: Form | None = None,
-        headers: Form | None = None,
+        json: Any = None,
+        content: bytes | None = None,
+        query: Texts | None = None,
+        headers: Texts | None = None,
         base: str | None = None,
         authenticated: bool = True,
         repeatable: bool | None = None,
         timeout: float | None = None,
+        raw: bool = False,
+        explain: Explain | None = None,
     ) -> Any:
-        """Send a request and return the decoded JSON of the answer ({} for an empty or non-JSON one).
+        """Send a request and return the decoded JSON of the answer ({} for an empty or non-JSON one), or with ``raw`` its bytes.
 
-        ``path`` follows ``base`` (default: the REST API). ``form`` travels in the body, for every method. A ``repeatable`` request
-        (default: a GET) is tried again after a temporary failure; a 429 is waited for in any case, because it did nothing.
+        ``path`` follows ``base`` (default: the REST API). One of ``form``, ``json`` and ``content`` travels in the body, for every
+        method. A ``repeatable`` request (default: a GET) is tried again after a temporary failure; a 429 is waited for in any case,
+        because it did nothing. ``timeout`` is for each try, in seconds (default: the configured one). ``explain`` may put another
+        error in the place of one for a status that is not a success.
 
         Raises `AuthenticationError`, `PermissionDeniedError`, `NotFoundError`, `RequestRefusedError`, `RateLimitedError` or
         `UnavailableError`.
         """
         repeatable = method == "GET" if repeatable is None else repeatable
-        url = (base or self.endpoints.api) + path
+        base = base or self.endpoints.api
         cause = f"{method} {_UUIDS.sub('*', path)}"
+        throttle = self._throttles.setdefault(base, Throttle(self.clock))
+        data, kind = await _body(form, json, content)
         backoff = Backoff(base=0.5, cap=10.0)
-        pause = Backoff(base=5.0, cap=60.0)
         waited = 0.0
         token: Token | None = None
         renewed = False
         while True:
-            waited += await self._hold(MAX_WAIT - waited)
+            waited += await self._hold(throttle, MAX_WAIT - waited)
             if authenticated and token is None:
                 token = await self.tokens.get()
-            sent = {**(headers or {}), **({"Authorization": f"Bearer {token.text}"} if token else {})}
-            failure: PipelineError
+            sent = {**kind, **(headers or {}), **({"Authorization": f"Bearer {token.text}"} if token else {})}
+            failed: PipelineError
             try:
-                status, answered, body = await self._send(method, url, form, query, sent, timeout)
+                status, answered, body = await self._send(_Request(method, base + path, query, data, sent, timeout))
             except TemporaryError as error:
-                failure = error
+                failed = error
             else:
+                throttle.learn(answered)
                 if 200 <= status < 300:
-                    return _decode(body)
+                    throttle.answered()
+                    return body if raw else _decode(body)
                 text = self.error_text(body)
-                failure = self.failure(status, answered, text, where=cause)
+                failed = self.failure(status, answered, text, where=cause)
+                if explain is not None:
+                    failed = explain(status, failed)
                 if status == 401 and token is not None:
                     another = None if renewed else await self.tokens.after_refusal(token, cause, text)
                     if another is not None:
                         token, renewed = another, True
                         continue
                     self.tokens.deny(token, cause, text)
-                    failure = self.denied(text, where=cause)
-            if isinstance(failure, RateLimitedError):
-                self._not_before = self.clock.monotonic() + (failure.after or pause.next())
-                if waited < MAX_WAIT and (failure.after or 0.0) <= MAX_WAIT - waited:
+                    failed = self.denied(text, where=cause)
+            if isinstance(failed, RateLimitedError):
+                throttle.pause(failed.after)
+                if waited < MAX_WAIT and (failed.after or 0.0) <= MAX_WAIT - waited:
                     continue
-            elif isinstance(failure, TemporaryError) and repeatable and backoff.tries < _TRIES - 1:
+            elif isinstance(failed, TemporaryError) and repeatable and backoff.tries < _TRIES - 1:
                 await asyncio.sleep(backoff.next())
                 continue
-            raise failure
+            raise failed
 
-    async def _hold(self, most: float) -> float:
-        """Wait while LimaCharlie asked these credentials to be quiet; return the seconds waited. Raises `RateLimitedError`."""
-        wait = self._not_before - self.clock.monotonic()
-        if wait <= 0:
-            return 0.0
+    async def _hold(self, throttle: Throttle, most: float) -> float:
+        """Wait for our turn, which is counted as taken; return the seconds waited. Raises `RateLimitedError` where it is too far."""
+        wait = throttle.wait()
         if wait > most:
             raise RateLimitedError("LimaCharlie asked for a pause that is not over yet.", after=wait)
+        throttle.leave(wait)
+        if wait <= 0:
+            return 0.0
         # All who wait would otherwise come back in the same instant.
         wait += random.uniform(0.0, 0.1 * wait + 0.1)
         await asyncio.sleep(wait)
         return wait
 
-    async def _send(
-        self, method: str, url: str, form: Form | None, query: Form | None, headers: Form, timeout: float | None
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    async def _send(self, request: _Request) -> tuple[int, Mapping[str, str], bytes]:
         session = await self.session()
         problem = ""
         try:
-            async with asyncio.timeout(timeout or self._config.timeout):
+            async with asyncio.timeout(request.timeout or self._config.timeout):
                 async with session.request(
-                    method, url, data=form, params=query, headers=headers, allow_redirects=False
+                    request.method,
+                    request.url,
+                    # Large ones in pieces, or else they would hold up the event loop; anew for each try.
+                    data=io.BytesIO(request.data) if request.data and len(request.data) > _LARGE else request.data,
+                    params=request.query,
+                    headers=request.headers,
+                    allow_redirects=False,
                 ) as response:
                     limit = _MAX_ANSWER if response.status < 300 else _MAX_ERROR
                     return response.status, response.headers, await read_body(response, limit)
         except FAULTS as fault:
             problem = describe(fault)
         # Outside of the handler, so that the fault (it holds the request and its token) is not chained to what is raised.
-        raise UnavailableError(f"LimaCharlie cannot be reached: {problem}.", where=url)
+        raise UnavailableError(f"LimaCharlie cannot be reached: {problem}.", where=request.url)
 
     async def _mint(self) -> str:
         """Trade the key for a token, narrowed to the organization where one is set."""
         owner = self.credentials
-        form = {"secret": owner.api_key.get_secret_value()}
+        form: dict[str, str] = {"secret": owner.api_key.get_secret_value()}
         if owner.oid:
             form["oid"] = owner.oid
         if owner.uid:
             form["uid"] = owner.uid
         url = self.endpoints.jwt
-        status, headers, body = await self._send("POST", url, form, None, {}, self._config.timeout)
+        data, kind = await _body(form, None, None)
+        status, headers, body = await self._send(_Request("POST", url, data=data, headers=kind))
         answer = _decode(body)
         if 200 <= status < 300:
             jwt = answer.get("jwt") if isinstance(answer, dict) else None
@@ -197,15 +235,15 @@ class Transport:
         """LimaCharlie's own words in an answer, fit for a log."""
         answer = _decode(body)
         error = answer.get("error") if isinstance(answer, dict) else None
-        return self.scrub(error if isinstance(error, str) else body.decode("utf-8", "replace"))
+        return self.scrub(error if isinstance(error, str) else body.decode("utf-8", "replace")).removesuffix(".")
 
     def scrub(self, text: str) -> str:
-        """Make the other side's text fit for a log, without our secrets should it repeat them."""
+        """Make the other side's text fit for the end of a sentence in a log, without our secrets should it repeat them."""
         token = self.tokens.current
-        for secret in (self.credentials.api_key.get_secret_value(), token.text if token else ""):
+        for secret in (self.credentials.api_key.get_secret_value(), token.text if token else "", *self._secrets):
             if secret:
                 text = text.replace(secret, "[secret]")
-        return clean(_JWT.sub("[secret]", text))
+        return clean(_JWT.sub("[secret]", text)).rstrip(".")
 
     def denied(self, text: str, *, where: str) -> PermissionDeniedError:
         """The error for a 401 that a fresh token gets too: the key is good, for it was traded for a token, but not enough."""
@@ -218,38 +256,24 @@ class Transport:
 
     def failure(self, status: int, headers: Mapping[str, str], text: str, *, where: str) -> PipelineError:
         """The typed error for an answer that is not a success."""
-        reason = f"LimaCharlie answered {status}: {text or 'no reason given'}."
-        after = retry_after(headers, self.clock.now(), most=MAX_PAUSE)
-        if status == 429:
-            period = headers.get("X-RateLimit-Period", "")
-            if after is None and period.isascii() and period.isdigit():
-                after = min(float(period), MAX_PAUSE)
-            return RateLimitedError(reason, where=where, after=after)
-        if status == 413:
-            narrow = self.credentials.uid is not None and self.credentials.oid is None
-            return RequestRefusedError(
-                reason,
-                where=where,
-                fix="The user's token covers too many organizations: set oid, which narrows it to one."
-                if narrow
-                else "",
-            )
-        if status == 401:
-            return AuthenticationError(reason, where=where, fix="Check the API key.")
-        if status == 403:
-            permission = named_permission(text)
-            return PermissionDeniedError(
-                reason, where=where, fix=f"Give the API key the permission {permission}." if permission else ""
-            )
-        if status == 404:
-            return NotFoundError(reason, where=where)
-        if status == 408 or status >= 500:
-            return UnavailableError(reason, where=where, after=after)
-        if 300 <= status < 400:
-            return RequestRefusedError(
-                reason, where=where, fix="Redirects are not followed: they would carry the key elsewhere."
-            )
-        return RequestRefusedError(reason, where=where)
+        narrow = self.credentials.uid is not None and self.credentials.oid is None
+        return failure(status, headers, text, where=where, now=self.clock.now(), narrow=narrow)
+
+
+async def _body(form: Form | None, json: Any, content: bytes | None) -> tuple[bytes | None, Texts]:
+    if json is not None:
+        return orjson.dumps(json), {"Content-Type": "application/json"}
+    if content is not None:
+        return content, {"Content-Type": "application/octet-stream"}
+    if form is None:
+        return None, {}
+    fields = [(key, text) for key, texts in form.items() for text in ([texts] if isinstance(texts, str) else texts)]
+    if sum(len(text) for _, text in fields) > _LARGE:
+        # Escaping megabytes takes long enough to be felt by other connections.
+        encoded = await asyncio.to_thread(urlencode, fields)
+    else:
+        encoded = urlencode(fields)
+    return encoded.encode(), {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def _decode(body: bytes) -> Any:

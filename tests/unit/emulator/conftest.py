@@ -40,6 +40,7 @@ class Local:
         self.ready = emulator.ready()
         self.oid: str = self.ready["oid"]
         self.api_key: str = self.ready["api_key"]
+        self._token = ""
 
     async def call(self, method: str, path: str, form: Any = None, token: str | None = None) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -53,6 +54,27 @@ class Local:
         status, body = await self.mint(**form)
         assert status == 200, body
         return body["jwt"]
+
+    async def api(self, method: str, path: str, form: Any = None, *, status: int = 200, **send: Any) -> Any:
+        """Call the API with all rights; gives the body of an answer that must have this status."""
+        self._token = self._token or await self.token()
+        headers = {"Authorization": f"Bearer {self._token}", **send.pop("headers", {})}
+        url = self.ready["url"] + path
+        async with self.client.request(method, url, data=form, headers=headers, **send) as response:
+            body = await response.read()
+            assert response.status == status, body
+            return json.loads(body) if response.content_type == "application/json" else body
+
+    async def sensor(self, platform: str = "", *, online: bool = True) -> Any:
+        """The first sensor that takes tasks, of a platform if one is named."""
+        sensors = (await self.api("GET", f"/v1/sensors/{self.oid}"))["sensors"]
+        present = await self.api("POST", f"/v1/online/{self.oid}")
+        numbers = {"windows": 0x10000000, "linux": 0x20000000, "macos": 0x30000000, "chrome": 0x60000000}
+        return next(
+            one
+            for one in sensors
+            if present[one["sid"]] == online and one["plat"] == numbers.get(platform, one["plat"]) and one["arch"] != 9
+        )
 
     async def turn(self, knob: str, **arguments: Any) -> Any:
         async with self.client.post(f"{self.ready['url']}/_emulator/{knob}", json=arguments) as response:

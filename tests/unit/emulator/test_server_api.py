@@ -192,7 +192,7 @@ async def test_errors_are_dismissed(emulate):
     assert (await local.call("GET", f"/v1/errors/{local.oid}", token=token))[1] == {"errors": []}
 
 
-@pytest.mark.parametrize("path", ["/v1/plans", "/v1/hive/secret/x", "/nowhere/at/all", "/v1/not-a-sid"])
+@pytest.mark.parametrize("path", ["/v1/cases", "/v1/hive/secret/x/y/z/0", "/nowhere/at/all", "/v1/not-a-sid"])
 async def test_unknown_path(emulate, path):
     """What is not served answers at once with a JSON error."""
     local = await emulate()

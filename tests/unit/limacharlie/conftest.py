@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import web
+from multidict import MultiMapping
 
 from pipeline.core.errors import PipelineError
+from pipeline.kit.backoff import Backoff
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.config import LimaCharlieConfig
 
@@ -44,20 +47,32 @@ Answer = web.Response | Callable[["Asked"], web.Response]
 class Asked:
     """A request as it came."""
 
-    def __init__(self, request: web.Request, form: dict[str, str]) -> None:
+    def __init__(self, request: web.Request, form: MultiMapping[Any], body: bytes) -> None:
         self.method = request.method
         self.path = request.raw_path
-        self.form = form
+        self.route = f"{request.method} {request.rel_url.raw_path}"
+        self.query = dict(request.query)
+        self.form = {key: str(value) for key, value in form.items()}
+        self.fields = [(key, str(value)) for key, value in form.items()]
+        self.body = body
         self.token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         self.headers = request.headers
 
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
 
 class Service:
-    """Gives ``answers`` one after another (the last one for ever), tokens at ``/``, and remembers what was asked."""
+    """Gives ``answers`` one after another (the last one for ever), tokens at ``/``, and remembers what was asked.
+
+    What ``routes`` has for ``GET /v1/path`` goes before ``answers``.
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.answers: list[Answer] = [lambda _: web.json_response({"ok": True})]
+        self.routes: dict[str, list[Answer]] = {}
         self.asked: list[Asked] = []
         self.mints: list[dict[str, str]] = []
         self.mint: Callable[[dict[str, str]], web.Response] = lambda _: web.json_response({"jwt": self.token()})
@@ -67,19 +82,41 @@ class Service:
         return jwt(exp=time.time() + 3600, n=len(self.mints), **self.claims)
 
     async def handle(self, request: web.Request) -> web.Response:
-        form = {key: str(value) for key, value in (await request.post()).items()}
-        if request.path == "/":
-            self.mints.append(form)
-            return self.mint(form)
-        self.asked.append(Asked(request, form))
-        answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
-        return answer(self.asked[-1]) if callable(answer) else answer
+        body = await request.read()
+        form = await request.post()
+        if request.path == "/" and form:
+            self.mints.append({key: str(value) for key, value in form.items()})
+            return self.mint(self.mints[-1])
+        asked = Asked(request, form, body)
+        self.asked.append(asked)
+        answers = self.routes.get(asked.route, self.answers)
+        answer = answers[0] if len(answers) == 1 else answers.pop(0)
+        return answer(asked) if callable(answer) else answer
+
+    def reply(self, *docs: Any) -> None:
+        """Answer with these documents, one after another."""
+        self.answers = [lambda _, doc=doc: web.json_response(doc) for doc in docs]
+
+    def route(self, route: str, *docs: Any) -> None:
+        """Answer one route with these documents."""
+        self.routes[route] = [lambda _, doc=doc: web.json_response(doc) for doc in docs]
+
+    @staticmethod
+    def refusal(status: int, text: str = "", **headers: str) -> Callable[[Asked], web.Response]:
+        """An answer that is not a success."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return lambda _: web.json_response({"error": text}, status=status, headers=sent)
+
+    @staticmethod
+    def packed(value: Any) -> str:
+        """Base64 of gzip of JSON, as pages travel."""
+        return base64.b64encode(gzip.compress(orjson.dumps(value))).decode()
 
 
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
     service = Service()
-    app = web.Application()
+    app = web.Application(client_max_size=64 << 20)
     app.router.add_route("*", "/{path:.*}", service.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -99,6 +136,12 @@ async def account(service: Service) -> AsyncIterator[LimaCharlie]:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between tries take no time."""
+    monkeypatch.setattr(Backoff, "next", lambda self: setattr(self, "tries", self.tries + 1) or 0.0)
 
 
 class Mint:

@@ -139,6 +139,24 @@ def test_a_broken_file_is_named_and_not_quoted(find, stored, text):
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize(("key", "environ"), [(None, {"LC_API_KEY": "k"}), ("k", {}), (None, {})])
+def test_a_wrong_variable_is_named_and_explained(find, key, environ):
+    """Whatever the key comes with, a wrong LC_OID is told in a sentence."""
+    with pytest.raises(ConfigError) as caught:
+        find({"LC_OID": "notauuid", **environ}, api_key=key)
+    assert caught.value.what.startswith("The value of LC_OID is wrong: an organization id is a UUID, like ")
+    assert "notauuid" not in str(caught.value)
+
+
+def test_a_wrong_value_of_the_file_is_named(find, stored):
+    """The key in the file stands for it."""
+    path = stored("api_key: [x]")
+    with pytest.raises(ConfigError) as caught:
+        find()
+    assert "The value of `api_key` is wrong: it should be a valid string." == caught.value.what
+    assert str(path) in caught.value.where
+
+
 def test_a_huge_file_is_not_read(find, stored):
     """A credentials file is small."""
     stored("#" * (2 << 20))

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 import traceback
+from functools import cached_property
 
 import pytest
 import structlog.testing
@@ -112,3 +115,20 @@ async def test_a_client_needs_no_network_to_be_made():
     """And tells at once when there is no key."""
     with pytest.raises(PipelineError, match="no LimaCharlie API key"):
         LimaCharlie(LimaCharlieConfig(oid=OID), environ={"LC_EPHEMERAL_CREDS": "1"})
+
+
+async def test_no_noun_shows_a_secret(account):
+    """Whatever hangs on the client: none of them carries a key in its text."""
+    nouns = [name for name in dir(type(account)) if isinstance(getattr(type(account), name), cached_property)]
+    await account.transport.tokens.get()
+    text = "\n".join(repr(getattr(account, name)) + repr(vars(getattr(account, name))) for name in nouns)
+    assert len(nouns) > 15
+    assert KEY not in text
+    assert account.transport.tokens.current.text not in text
+
+
+def test_the_package_is_light_to_import():
+    """Who needs the shapes of records only does not load an HTTP client."""
+    code = "import sys, pipeline.limacharlie as it; assert 'aiohttp' not in sys.modules; print(it.LimaCharlie.__name__)"
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("LimaCharlie\n", "")

@@ -64,6 +64,14 @@ async def test_a_form_travels_in_the_body_of_a_delete(account, service):
     assert service.asked[0].form == {"name": "a b"}
 
 
+@pytest.mark.parametrize("size", [1, 200_000])
+async def test_a_form_arrives_as_it_was(account, service, size):
+    """Small and large, with several values for one field, and whatever characters."""
+    value = "é &=+%\n"[:size] + "x" * size
+    await account.transport.request("POST", "/x", form={"a": ["1", value], "b": value, "c": []})
+    assert service.asked[0].fields == [("a", "1"), ("a", value), ("b", value)]
+
+
 async def test_an_expired_token_is_renewed_once(account, service):
     """The first 401 leads to a new token and the same request again."""
     service.answers = [refuse(401, "expired"), ok]
@@ -83,7 +91,7 @@ async def test_a_storm_of_401_leads_to_one_new_token(account, service):
 
 async def test_a_missing_permission_is_named_and_not_hammered(account, service):
     """A 401 for a permission costs one token the first time and none after; the error says what to grant."""
-    service.answers = [refuse(401, "missing permission: output.set")]
+    service.answers = [refuse(401, "missing permission: output.set.")]
     for _ in range(20):
         with pytest.raises(PermissionDeniedError, match=r"Give the API key the permission output\.set"):
             await account.transport.request("POST", "/x")

@@ -1,0 +1,1 @@
+"""AI sessions: LimaCharlie's REST service for them, and the WebSocket of each."""

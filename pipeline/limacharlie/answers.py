@@ -1,0 +1,140 @@
+"""Reading answers without trusting their shape, and walking through their pages."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from pipeline.core.errors import UnavailableError, UsageError
+from pipeline.limacharlie.config import UUID
+
+MAX_UNPACKED = 256 << 20
+"""Bytes that one compressed answer may grow to."""
+_LARGE = 64 << 10
+"""What is longer than this is packed and unpacked beside the event loop."""
+FIRST = "-"
+"""The cursor of a first page."""
+
+Doc = dict[str, Any]
+
+
+def table(answer: Any, where: str) -> Doc:
+    """The answer as a JSON object. Raises `UnavailableError` where it is none."""
+    if not isinstance(answer, dict):
+        raise UnavailableError("LimaCharlie's answer is not the JSON object that it should be.", where=where)
+    return answer
+
+
+def tables(answer: Any, key: str, where: str) -> list[Doc]:
+    """The list of objects under ``key``; none where it is absent. Raises `UnavailableError` where it is something else."""
+    found = table(answer, where).get(key)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise UnavailableError(f"LimaCharlie's answer has no list of {key}.", where=where)
+    return [entry for entry in found if isinstance(entry, dict)]
+
+
+def text(doc: Doc, key: str) -> str:
+    """A text, or "" where it is none."""
+    found = doc.get(key)
+    return found if isinstance(found, str) else ""
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """The texts of a list, or of ``a, b``."""
+    found = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    return tuple(entry.strip() for entry in found if isinstance(entry, str) and entry.strip())
+
+
+def segment(name: str) -> str:
+    """A name as one part of a path. Raises `UsageError` for one that would lead elsewhere."""
+    if name in ("", ".", ".."):
+        raise UsageError(f"{name!r} cannot be a name.")
+    return quote(name, safe="")
+
+
+def sensor_id(sid: str) -> str:
+    """Check a sensor's id, which is a part of paths. Raises `UsageError`."""
+    if not UUID.fullmatch(sid):
+        raise UsageError(f"{sid[:80]!r} is not a sensor id.", fix="It is a UUID, as `sensors.list` gives it.")
+    return sid.lower()
+
+
+def flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+async def unpack(value: Any, where: str) -> list[Any]:
+    """The list that an answer holds, plain or as base64 of gzip of JSON. Raises `UnavailableError` for anything else."""
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        data = await gunzip(value, where)
+        try:
+            value = orjson.loads(data)
+        except ValueError:
+            value = {}
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UnavailableError("LimaCharlie's page is not the list that it should be.", where=where)
+    return value
+
+
+async def gunzip(value: str, where: str) -> bytes:
+    """The bytes of base64 of gzip. Raises `UnavailableError` where it is damaged, or larger than `MAX_UNPACKED`."""
+    try:
+        return await asyncio.to_thread(_gunzip, value) if len(value) > _LARGE else _gunzip(value)
+    except (ValueError, zlib.error):
+        raise UnavailableError("LimaCharlie's compressed answer is damaged or too large.", where=where) from None
+
+
+def _gunzip(value: str) -> bytes:
+    decoder = zlib.decompressobj(wbits=31)
+    data = decoder.decompress(base64.b64decode(value), MAX_UNPACKED)
+    if not decoder.eof:
+        raise ValueError("cut off")
+    return data
+
+
+async def gzip(data: bytes) -> str:
+    """Base64 of gzip of ``data``."""
+    return await asyncio.to_thread(_gzip, data) if len(data) > _LARGE else _gzip(data)
+
+
+def _gzip(data: bytes) -> str:
+    encoder = zlib.compressobj(6, wbits=31)
+    return base64.b64encode(encoder.compress(data) + encoder.flush()).decode()
+
+
+async def pages(
+    fetch: Callable[[str], Awaitable[Any]], key: str, where: str, *, cursor: str = FIRST, limit: int | None = None
+) -> AsyncIterator[Doc]:
+    """Walk through pages: ``fetch(cursor)`` gives an answer with records under ``key`` and a ``next_cursor`` unless it is the last.
+
+    Ends after ``limit`` records. Raises `UnavailableError` where a page does not lead on, and what ``fetch`` raises.
+    """
+    left = limit
+    while left is None or left > 0:
+        answer = table(await fetch(cursor), where)
+        for record in await unpack(answer.get(key), where):
+            if not isinstance(record, dict):
+                continue
+            yield record
+            if left is not None:
+                left -= 1
+                if left <= 0:
+                    return
+        following = text(answer, "next_cursor")
+        if not following:
+            return
+        if following == cursor:
+            raise UnavailableError("LimaCharlie's pages do not lead on: the same cursor came twice.", where=where)
+        cursor = following
