@@ -20,9 +20,11 @@ COMPLETE_VARIABLE: Final = "_LC_PIPELINE_COMPLETE"
 COMMANDS: Final = {
     "run": ("pipeline.cli.run", "Run the pipelines of a configuration."),
     "tail": ("pipeline.cli.tail", "Watch detections, events or audit records; needs no configuration."),
+    "task": ("pipeline.cli.task", "Send commands to sensors, online or not."),
     "validate": ("pipeline.cli.validate", "Check a configuration, and with --connect what it connects to."),
     "emulate": ("pipeline.cli.emulate", "Run a local LimaCharlie."),
     "demo": ("pipeline.cli.demo", "See it work, with a local LimaCharlie."),
+    "spool": ("pipeline.cli.spool", "Look into a disk spool, verify it, drop a lane."),
     "list": ("pipeline.cli.components", "List sources, filters and sinks, or describe one."),
     "schema": ("pipeline.cli.schema", "Print the JSON Schema of configurations, for editors."),
     "completion": ("pipeline.cli.completion", "Print a completion script for bash, zsh or fish."),

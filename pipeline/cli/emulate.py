@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import math
+import os
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +20,7 @@ from pipeline.core.errors import UsageError
 if TYPE_CHECKING:  # the emulator takes a while to load, and `--help` must not
     from pipeline.emulator.state import Settings
 
+_CHECK = "Check the path and its permissions."
 _EPILOG = """\b
 Examples:
   lc-pipeline emulate
@@ -27,6 +32,16 @@ Examples:
 Faults: GET /_emulator/ lists the knobs. Each is a POST with a JSON object,
 and a line {"at": SECONDS, "fault": NAME, …} of a scenario.
 """
+
+
+class _Number(click.FloatRange):
+    """A finite number in a range: a comparison alone lets `nan` pass, and `inf` where there is no upper end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 @click.command("emulate", epilog=_EPILOG)
@@ -42,7 +57,7 @@ and a line {"at": SECONDS, "fault": NAME, …} of a scenario.
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed gives other keys and records.")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 1e6),
+    type=_Number(0, 1e6),
     default=10.0,
     show_default=True,
     help="Records per second and stream; with 0 each connection gets a run of its own, as fast as it reads.",
@@ -51,7 +66,7 @@ and a line {"at": SECONDS, "fault": NAME, …} of a scenario.
 @click.option(
     "--keepalive",
     metavar="SECONDS",
-    type=click.FloatRange(0, min_open=True),
+    type=_Number(0, min_open=True),
     default=60.0,
     show_default=True,
     help="Silence before a keep-alive.",
@@ -107,13 +122,22 @@ async def _serve(settings: Settings) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         emulator = Emulator(settings)
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+    except ValueError as error:
+        cause = error.__cause__
+        what = (
+            f"The file {settings.scenario} cannot be read: {_reason(cause)}."
+            if isinstance(cause, OSError)
+            else str(error)
+        )
+        raise UsageError(what, where="--scenario", fix=_CHECK if isinstance(cause, OSError) else "") from error
+    except OSError as error:
+        what = f"The folder {settings.ledger} cannot be used: {_reason(error)}."
+        raise UsageError(what, where="--ledger", fix=_CHECK) from error
     try:
         try:
             await emulator.start()
         except OSError as error:
-            raise UsageError(str(error)) from error
+            raise _cannot_start(error, settings) from error
         ready = emulator.ready()
         click.echo(f"LC_URL={ready['url']} LC_OID={ready['oid']} LC_API_KEY={ready['api_key']}", err=True)
         await emulator.work(stop)
@@ -121,8 +145,23 @@ async def _serve(settings: Settings) -> None:
         await emulator.stop()
 
 
+def _cannot_start(error: OSError, settings: Settings) -> UsageError:
+    if settings.ready_file is not None and str(error.filename).startswith(str(settings.ready_file)):
+        what = f"The file {settings.ready_file} cannot be written: {_reason(error)}."
+        return UsageError(what, where="--ready-file", fix=_CHECK)
+    what = f"Cannot listen on {settings.host}:{settings.port}: {_reason(error)}."
+    return UsageError(what, where="--listen", fix="Choose another address; port 0 picks a free port.")
+
+
+def _reason(error: OSError) -> str:
+    """The system's words for it; asyncio's own text for a port that is taken has its number and address in it again."""
+    if error.errno is not None and error.errno in errno.errorcode and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
+
+
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{text} is not HOST:PORT.", where="--listen")
+        raise UsageError(f"{text!r} is not an address.", where="--listen", fix="Write HOST:PORT, like 127.0.0.1:9400.")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)

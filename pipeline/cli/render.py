@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from typing import TextIO
@@ -22,10 +23,17 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
+_WORD = re.compile(r"[a-z]+(?![\w./=-])")
+"""A first word that may be capitalised; `max_record` and `lc.yaml` are names."""
+_TWO_PERIODS = re.compile(r"(?<!\.)\.\.$")
+
+
 def sentence(text: str) -> str:
-    """Capitalise a text and end it with a period."""
-    text = printable(text.strip())
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", ":")) else ".")
+    """Capitalise a text, unless it begins with a name, and end it with one period."""
+    text = _TWO_PERIODS.sub(".", printable(text.strip()))
+    if _WORD.match(text):
+        text = text[:1].upper() + text[1:]
+    return text + ("" if text.endswith((".", "!", "?", ":")) else ".")
 
 
 def render(error: PipelineError, *, colour: bool = False, label: str = "Error") -> str:
@@ -38,8 +46,8 @@ def render(error: PipelineError, *, colour: bool = False, label: str = "Error") 
     head = style(f"{label}:", fg=tone, bold=True)
     problems = error.problems if isinstance(error, ConfigError) else ()
     if problems:
-        where = f" in {printable(error.where)}" if error.where else ""
-        lines = [f"{head} {printable(error.what)}{where}."]
+        where = f" in {error.where}" if error.where else ""
+        lines = [f"{head} {sentence(error.what.removesuffix('.') + where)}"]
         for problem in problems:
             lines += ["", f"  {style(printable(problem.where), bold=True)}", f"    {sentence(problem.what)}"]
             lines += [f"    {style(sentence(problem.fix), fg='cyan')}"] if problem.fix else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,8 @@ def command(context: click.Context, /, what: str, **options: Any) -> None:
     logs.configure(given.get("log_level") or "warning", given.get("log_format") or ("console" if terminal else "auto"))
     text = orjson.dumps(_config(what, options)).decode()
     loaded = loads(text.replace("${", "$${"), file="the command line")
-    result = run(loaded, admin=False, services=[lambda runner: _announce(runner, what)])
+    plain = "log_level" not in given
+    result = run(loaded, admin=False, services=[lambda runner: _announce(runner, what, plain=plain)])
     context.exit(result.exit_code)
 
 
@@ -102,9 +103,12 @@ def _state_folder() -> Path:
 
 
 @contextlib.asynccontextmanager
-async def _announce(runner: Runner, what: str) -> AsyncIterator[None]:
-    """Say on stderr when the stream is connected, and when it is lost."""
+async def _announce(runner: Runner, what: str, *, plain: bool) -> AsyncIterator[None]:
+    """Say on stderr when the stream is connected, and when it is lost. With ``plain`` the log does not say it again."""
+    import structlog
+
     said = ""
+    board = runner.plan.board
 
     def changed(status: Status) -> None:
         nonlocal said
@@ -119,5 +123,13 @@ async def _announce(runner: Runner, what: str) -> AsyncIterator[None]:
             said = text
             click.echo(click.style(text, dim=True) if sys.stderr.isatty() else text, err=True)
 
-    runner.plan.board.listeners.append(changed)
+    def drop_said(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        unexpected = line.get("exc_info")
+        if not unexpected and any(status.text and status.text == line.get("error") for status in board.of("source")):
+            raise structlog.DropEvent
+        return line
+
+    board.listeners.append(changed)
+    if plain:
+        structlog.configure(processors=[drop_said, *structlog.get_config()["processors"]])
     yield

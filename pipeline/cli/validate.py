@@ -49,7 +49,13 @@ def command(options: Options, config: Path, connect: bool, as_json: bool) -> int
             raise
         _print_json(error.problems or (error,), (), ())
         return error.exit_code
-    results = _connect(loaded, options) if connect else ()
+    try:
+        results = _connect(loaded, options) if connect else ()
+    except PipelineError as error:
+        if not as_json:
+            raise
+        _print_json((error,), loaded.warnings, ())
+        return error.exit_code
     if as_json:
         _print_json((), loaded.warnings, results)
     else:

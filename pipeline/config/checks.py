@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.config.model import Config, filter_id
+from pydantic import ConfigDict
+
+from pipeline.config.model import AdminConfig, Config, DeadLetterConfig, Sinks, Sources, Spool
 from pipeline.config.problem import ConfigProblem, Path
-from pipeline.config.registry import SPOOLS
+from pipeline.config.registry import Registry
 from pipeline.config.suggest import did_you_mean
 from pipeline.config.tree import Tree
-from pipeline.core.types import format_size
+from pipeline.core.config import Field, Section
+from pipeline.core.template import Template
+from pipeline.core.types import Listen, format_size
+from pipeline.limacharlie.config import OrgConfig
+from pipeline.spool.memory import MemorySpoolConfig
 
+LETTER_ROOM = 64 << 10
+"""Bytes of a dead letter beside its record, at most."""
+_OFF = ("0", "f", "false", "n", "no", "off")
+"""What a text may be that means false, as one from a substitution."""
+_NAMED = ("orgs", "sources", "sinks")
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -37,6 +49,9 @@ def check_names(tree: Tree) -> Iterator[ConfigProblem]:
         for key, section in (("from", "sources"), ("to", "sinks")):
             path: Path = ("routes", name, key)
             yield from _references(tree, path, _mapping(route).get(key), section, ids[section])
+        if str(_mapping(route).get("dedupe", False)).lower() not in _OFF:
+            yield _problem(tree, ("routes", name, "dedupe"), "this version has no `dedupe` yet", "Remove it.")
+    yield from _filter_names(tree, ids["routes"])
     for name, source in ids["sources"].items():
         orgs = _mapping(source).get("orgs", "all")
         if orgs != "all":
@@ -58,48 +73,129 @@ def _references(tree: Tree, path: Path, value: Any, section: str, known: dict[st
             yield _problem(tree, place, "this name is in the list twice", "Remove one.")
 
 
+def _filter_names(tree: Tree, routes: dict[str, Any]) -> Iterator[ConfigProblem]:
+    used: set[str] = set()
+    for route, content in routes.items():
+        filters = _mapping(content).get("filters")
+        for index, one in enumerate(filters if isinstance(filters, list) else ()):
+            path: Path = ("routes", route, "filters", index, "name")
+            name = _mapping(one).get("name")
+            if name is None:
+                name = f"{route}.{index}"
+            elif not isinstance(name, str):
+                continue  # the model says so
+            elif not _ID.fullmatch(name):
+                yield _problem(
+                    tree, path, "a filter's name has lower-case letters, digits, _ and -, and begins with a letter"
+                )
+            if name in used:
+                yield _problem(tree, path, "another filter has this name", "Give each its own.")
+            used.add(name)
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def check_limits(config: Config, tree: Tree) -> Iterator[ConfigProblem]:
-    """Yield mistakes in how the sections of a valid configuration fit together."""
-    if config.spool.type not in SPOOLS:
-        yield _problem(
-            tree,
-            ("spool", "type"),
-            f"this version has no {config.spool.type} spool",
-            f"There is: {', '.join(SPOOLS)}.",
-        )
-    for name, source in config.sources.items():
-        if source.max_record * 4 > config.spool.max_size:
+class Parts(Section):
+    """Those sections that are checked against each other; what has a mistake of its own is left out, or None."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    orgs: dict[str, OrgConfig] = Field(default_factory=dict)
+    sources: Sources = Field(default_factory=dict)
+    sinks: Sinks = Field(default_factory=dict)
+    spool: Spool | None = MemorySpoolConfig()
+    dead_letter: DeadLetterConfig | None = DeadLetterConfig()
+    admin: AdminConfig | None = None
+
+
+def sound_parts(data: Mapping[str, Any], mistakes: Iterable[Path], registry: Registry) -> Parts:
+    """Read what has no mistake: a member of `orgs`, `sources` and `sinks`, or another section as a whole."""
+    broken = {path[: 2 if path[0] in _NAMED else 1] for path in mistakes if path}
+    rest: dict[str, Any] = {}
+    for section, value in data.items():
+        if section not in _NAMED:
+            rest[section] = None if (section,) in broken else value
+        elif (section,) not in broken:
+            rest[section] = {name: member for name, member in value.items() if (section, name) not in broken}
+    return Parts.model_validate(rest, context={"registry": registry})
+
+
+def check_together(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
+    """Yield mistakes in how the sections fit together."""
+    yield from _organizations(parts, tree)
+    yield from _sizes(parts, tree)
+    yield from _shared_paths(parts, tree)
+    yield from _shared_addresses(parts, tree)
+
+
+def _organizations(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
+    owners: dict[str, str] = {}
+    for name, org in parts.orgs.items():
+        if org.oid is None:
+            yield _problem(tree, ("orgs", name), "this organization has no oid", "Give its `oid`.", at_key=True)
+        elif (owner := owners.setdefault(org.oid, name)) != name:
+            yield _problem(tree, ("orgs", name, "oid"), f"`{owner}` has the same oid", "Remove one of the two.")
+
+
+def _sizes(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
+    for name, source in parts.sources.items():
+        if parts.spool is not None and source.max_record * 4 > parts.spool.max_size:
             yield _problem(
                 tree,
                 ("sources", name, "max_record"),
                 f"one record may have {format_size(source.max_record)}, more than a quarter of the spool's"
-                f" {format_size(config.spool.max_size)}",
-                f"Set max_record to at most {format_size(config.spool.max_size // 4)},"
+                f" {format_size(parts.spool.max_size)}",
+                f"Set max_record to at most {format_size(parts.spool.max_size // 4)},"
                 f" or spool.max_size to at least {format_size(source.max_record * 4)}.",
             )
-    owners: dict[str, str] = {}
-    for name, org in config.orgs.items():
-        if org.oid is None:
-            yield _problem(tree, ("orgs", name), "this organization has no oid", "Give its `oid`.", at_key=True)
-        elif (owner := owners.setdefault(org.oid, name)) != name:
-            yield _problem(tree, ("orgs", name, "oid"), f"{owner} has the same oid", "Remove one of the two.")
-    used: set[str] = set()
-    for name, route in config.routes.items():
-        if route.dedupe:
-            yield _problem(tree, ("routes", name, "dedupe"), "dedupe comes with the disk spool", "Remove it for now.")
-        for index, one in enumerate(route.filters):
-            path: Path = ("routes", name, "filters", index, "name")
-            if one.name is not None and not _ID.fullmatch(one.name):
-                yield _problem(
-                    tree, path, "a filter's name has lower-case letters, digits, _ and -, and begins with a letter"
-                )
-            if (id_ := filter_id(name, index, one)) in used:
-                yield _problem(tree, path, "another filter has this name", "Give each its own.")
-            used.add(id_)
+    if parts.dead_letter is None or not parts.sources:
+        return
+    name, source = max(parts.sources.items(), key=lambda item: item[1].max_record)
+    # Quotes and backslashes take two bytes each in the text of a letter.
+    need = 2 * source.max_record + LETTER_ROOM
+    if parts.dead_letter.max_size < need:
+        yield _problem(
+            tree,
+            ("dead_letter", "max_size"),
+            f"a record of the source `{name}` may have {format_size(source.max_record)}, and its letter may never fit:"
+            " the lane would wait for ever",
+            f"Set dead_letter.max_size to at least {-(-need // 2**20)}MiB, or lower the source's max_record.",
+        )
+
+
+def _shared_paths(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
+    owners: dict[pathlib.Path, str] = {}
+    for name, sink in parts.sinks.items():
+        template = getattr(sink, "path", None)
+        if sink.type != "file" or not isinstance(template, Template):
+            continue
+        path = pathlib.Path(template.text)
+        if (owner := owners.setdefault(path, name)) != name:
+            yield _problem(
+                tree,
+                ("sinks", name, "path"),
+                f"the sinks `{owner}` and `{name}` have the same path",
+                "Give each its own, or let the routes share one sink.",
+            )
+
+
+def _shared_addresses(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
+    listeners: list[tuple[str, Path, Any]] = [
+        (f"the source `{name}`", ("sources", name, "listen"), getattr(source, "listen", None))
+        for name, source in parts.sources.items()
+    ]
+    if parts.admin is not None:
+        listeners.append(("the section `admin`", ("admin", "listen"), parts.admin.listen))
+    owners: dict[Listen, str] = {}
+    for listener, path, address in listeners:
+        if not isinstance(address, Listen) or address.port == 0:
+            continue
+        if (owner := owners.setdefault(address, listener)) != listener:
+            yield _problem(
+                tree, path, f"{owner} and {listener} both listen on {address}", "Give each a port of its own."
+            )
 
 
 def warnings(config: Config, tree: Tree) -> Iterator[ConfigProblem]:
@@ -112,7 +208,7 @@ def warnings(config: Config, tree: Tree) -> Iterator[ConfigProblem]:
                     yield _problem(
                         tree,
                         ("routes", name),
-                        f"{source} reaches {sink} by the route {other} too",
+                        f"`{source}` reaches `{sink}` by the route `{other}` too",
                         "A record that passes both is written twice.",
                         at_key=True,
                     )

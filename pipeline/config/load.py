@@ -60,14 +60,14 @@ def loads(text: str, env: Mapping[str, str] | None = None, *, file: str = "confi
     """Read the text of a configuration. Raises ConfigError with all its mistakes in ``problems``."""
     registry = Registry()
     tree = Tree(text, os.environ if env is None else env, file)
-    problems = [*tree.problems, *checks.check_names(tree)]
+    problems = [*tree.problems]
     config = None
     try:
         config = Config.model_validate(tree.data, context={"registry": registry})
     except ValidationError as error:
         problems += explain(error, tree, registry)
-    if config is not None:
-        problems += checks.check_limits(config, tree)
+    parts = checks.sound_parts(tree.data, [problem.path for problem in problems], registry)
+    problems += [*checks.check_names(tree), *checks.check_together(parts, tree)]
     if config is None or problems:
         raise _together(problems, file)
     return Loaded(config, tuple(checks.warnings(config, tree)), registry)

@@ -15,6 +15,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.spool import OnFull
 from pipeline.core.types import Duration, Listen, Size
 from pipeline.limacharlie.config import LimaCharlieConfig, OrgConfig
+from pipeline.spool.disk import DiskSpoolConfig
 from pipeline.spool.memory import MemorySpoolConfig
 
 
@@ -48,6 +49,16 @@ def one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _memory_unless_told(value: Any) -> Any:
+    """Read a spool without a `type` as one in memory; where a `path` is given, which one is meant is better asked."""
+    return {"type": "memory", **value} if isinstance(value, Mapping) and not {"type", "path"} & value.keys() else value
+
+
+Sources = dict[str, Annotated[SourceConfig, PlainValidator(_component("sources"))]]
+Sinks = dict[str, Annotated[SinkConfig, PlainValidator(_component("sinks"))]]
+Spool = Annotated[
+    MemorySpoolConfig | DiskSpoolConfig, Field(discriminator="type"), BeforeValidator(_memory_unless_told)
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more), Field(min_length=1)]
 """One name or a list of names."""
 
@@ -76,26 +87,14 @@ class RouteConfig(Section):
     """Drop records that came before. Needs a disk spool."""
 
 
-class DiskSpoolConfig(Section):
-    """Keeps records on disk until every lane is past them; nothing accepted is lost in a crash."""
-
-    type: Literal["disk"]
-    """Which spool this is."""
-    path: Path
-    """The folder; one process uses it."""
-    max_size: Size = Field(10 << 30, ge=1 << 20)
-    """Bytes that all its files may take."""
-    sync: Literal["full", "normal"] = "full"
-    """`full`: a record is accepted when it is on the disk. `normal`: when it is written; the disk follows within 100 ms."""
-
-
 class DeadLetterConfig(Section):
     """Where records go that cannot be delivered: JSON lines, with the reason beside each."""
 
     path: Path = Path("dead-letter")
     """The folder; default: beside a disk spool, else `./dead-letter`."""
     max_size: Size = Field(1 << 30, gt=0)
-    """Bytes that all its files may take. When it is full, a lane that needs it waits."""
+    """Bytes that all its files may take; at least twice the largest `max_record` and 64KiB. When it is full, a lane that needs it
+    waits."""
 
 
 class AdminConfig(Section):
@@ -121,14 +120,14 @@ class Config(Section):
     """Credentials and addresses of LimaCharlie."""
     orgs: dict[str, OrgConfig] = Field(default_factory=dict)
     """Several organizations by name; what one lacks comes from `limacharlie`. Without it there is one, which has no name."""
-    sources: dict[str, Annotated[SourceConfig, PlainValidator(_component("sources"))]] = Field(min_length=1)
+    sources: Sources = Field(min_length=1)
     """Where records come from, by name."""
-    sinks: dict[str, Annotated[SinkConfig, PlainValidator(_component("sinks"))]] = Field(min_length=1)
+    sinks: Sinks = Field(min_length=1)
     """Where records go, by name."""
     routes: dict[str, RouteConfig] = Field(min_length=1)
     """Which source's records go into which sinks, by name."""
-    spool: Annotated[MemorySpoolConfig | DiskSpoolConfig, Field(discriminator="type")] = MemorySpoolConfig()
-    """Where accepted records wait until every sink has them."""
+    spool: Spool = MemorySpoolConfig()
+    """Where accepted records wait until every sink has them; in memory, unless its `type` says otherwise."""
     dead_letter: DeadLetterConfig = DeadLetterConfig()
     """Where records go that cannot be delivered."""
     admin: AdminConfig | None = None

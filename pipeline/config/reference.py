@@ -16,8 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticUndefined
 
-from pipeline.config.model import Config, DiskSpoolConfig, RouteConfig, one_or_more
-from pipeline.config.registry import KINDS, SPOOLS, Kind, Registry, config_class
+from pipeline.config.model import Config, RouteConfig, one_or_more
+from pipeline.config.registry import KINDS, Kind, Registry, config_class
 from pipeline.core.config import ComponentConfig, Section
 from pipeline.core.template import Template
 from pipeline.core.types import Listen, RecordPath, format_duration, format_size, parse_duration, parse_size
@@ -162,7 +162,7 @@ def _section(name: str) -> str:
     annotation, keys = field.annotation, f"{name}."
     if typing.get_origin(annotation) is dict:
         annotation, keys = typing.get_args(annotation)[1], f"{name}.NAME."
-    models = [model for model in _sections(annotation) if model is not DiskSpoolConfig or "disk" in SPOOLS]
+    models = list(_sections(annotation))
     for model in models:
         doc = _doc(model)
         text = f"## `{name}`\n" if doc.startswith((field.description or "").rstrip(".")) else text

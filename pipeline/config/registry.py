@@ -40,8 +40,11 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType({
     },
 })  # fmt: skip
 
-SPOOLS: Mapping[str, str] = MappingProxyType({"memory": "pipeline.spool.memory:MemorySpool"})
-"""Spools that this version has, by type."""
+SPOOLS: Mapping[str, str] = MappingProxyType({
+    "disk": "pipeline.spool.disk:DiskSpool",
+    "memory": "pipeline.spool.memory:MemorySpool",
+})  # fmt: skip
+"""Spools by type."""
 
 _BASES: Mapping[Kind, type[Component[Any]]] = MappingProxyType({"sources": Source, "filters": Filter, "sinks": Sink})
 
@@ -86,7 +89,7 @@ class Registry:
             )
         if len(places) > 1:
             raise ConfigError(
-                f"{' and '.join(sorted(places))} both have a {one} of type {name!r}",
+                f"the packages {' and '.join(f'`{place}`' for place in sorted(places))} have a {one} of type {name!r} each",
                 fix="Uninstall one of these packages.",
             )
         (package, place), *_ = places.items()
@@ -104,7 +107,7 @@ def _import(kind: Kind, name: str, package: str, place: str) -> type[Component[A
         ) from error
     if not (isinstance(found, type) and issubclass(found, _BASES[kind])):
         raise ConfigError(
-            f"{place} of package {package} is not a pipeline.{_BASES[kind].__name__}",
+            f"`{place}` of package {package} is not a pipeline.{_BASES[kind].__name__}",
             fix=f"Its entry point in pipeline.{kind} must name a subclass.",
         )
     return found
@@ -121,6 +124,6 @@ def config_class(component: type[Component[Any]]) -> type[ComponentConfig]:
                 if isinstance(argument, type) and issubclass(argument, ComponentConfig):
                     return argument
     raise ConfigError(
-        f"{component.__module__}.{component.__qualname__} does not say which config class it has",
+        f"`{component.__module__}.{component.__qualname__}` does not say which config class it has",
         fix="Derive it from Source[…], Filter[…] or Sink[…] with the config class in the brackets.",
     )

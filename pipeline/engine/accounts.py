@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from pipeline.config.model import Config
 from pipeline.config.registry import Registry
 from pipeline.core.component import Org
-from pipeline.core.errors import AuthenticationError
+from pipeline.core.errors import AuthenticationError, ConfigError
 from pipeline.core.source import Source
 
 
@@ -18,7 +18,8 @@ async def accounts(
 ) -> AsyncIterator[dict[str, Org]]:
     """Organizations by their name in the configuration ("" where it names none), with their clients; closed at the end.
 
-    Raises `AuthenticationError` when a source needs an organization for which no key is found, `ConfigError` for bad values.
+    Raises `AuthenticationError` when a source needs an organization for which no key is found, `ConfigError` for one without an
+    id and for bad values.
     """
     from pipeline.limacharlie.client import LimaCharlie
 
@@ -34,6 +35,12 @@ async def accounts(
                     raise
                 orgs[name] = Org(name, section.oid)
             else:
+                if name in needed and account.credentials.oid is None:
+                    raise ConfigError(
+                        "There is an API key, but no organization id.",
+                        where=account.credentials.origin,
+                        fix="Set LC_OID, or limacharlie.oid in the configuration.",
+                    )
                 orgs[name] = Org(name, account.credentials.oid, account)
         yield orgs
 

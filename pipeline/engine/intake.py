@@ -44,7 +44,9 @@ class Intake:
         return self._waiting > 0 or self._clock.monotonic() - self._waited_until < 1.0
 
     def refuse(self, raw: bytes, reason: str, org: str | None = None) -> None:
-        self._letters.put((raw,), reason, org or "", self._config.stream)
+        self._letters.put(
+            (raw,), reason, self._default.org if org is None else org, self._config.stream, whole=reason == SHUTDOWN
+        )
 
     async def send(
         self, raws: Sequence[bytes], stream: str | None = None, org: str | None = None, origin: Origin = "live"
@@ -57,9 +59,8 @@ class Intake:
         stream = stream or self._config.stream
         good = raws if self._well_formed(raws) else self._sort(raws, log, stream)
         receipt = Receipt(count=len(good), refused=sum(map(bool, raws)) - len(good) if len(good) < len(raws) else 0)
-        if receipt.refused:
-            await self._letters.room()
         if not good:
+            await self._letters.room()
             return receipt
         now = self._clock.now()
         end = 0
@@ -85,6 +86,8 @@ class Intake:
                     self.received[log] = (count + len(records), total + size)
             end = batch.end
         receipt.wait_for(self._spool, log, end)
+        if receipt.refused:
+            await self._letters.room()
         return receipt
 
     def _well_formed(self, raws: Sequence[bytes]) -> bool:

@@ -219,12 +219,14 @@ class Meters(Collector):
         up = GaugeMetricFamily(
             "pipeline_component_up",
             "1 while a component works or has come to its end, 0 while it is starting, degraded or failed.",
-            labels=["component", "org"],
+            labels=["component", "kind", "org"],
         )
         tally: dict[tuple[str, str], int] = {}
         other: dict[tuple[str, str], int] = {}
         for status in self._board:
-            up.add_metric([status.component, status.org], 1.0 if status.current in ("ok", "stopped") else 0.0)
+            up.add_metric(
+                [status.component, status.kind, status.org], 1.0 if status.current in ("ok", "stopped") else 0.0
+            )
             for code, count in status.errors.items():
                 tally[status.component, code] = tally.get((status.component, code), 0) + count
             for what, count in status.counts.items():

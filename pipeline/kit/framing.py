@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from itertools import islice
 from typing import Literal
 
 import orjson
@@ -14,6 +15,8 @@ HEADER_MAX = 4096
 """A header longer than this is not looked for; it is also what a line may be longer than its record."""
 HEAD = 1024
 """Bytes kept of what is refused for its size."""
+TURN = 2048
+"""Lines and frames that one call takes: some milliseconds, whatever a stranger sends."""
 
 _LF, _CR, _LESS = b"\n\r<"
 _BRACE = frozenset(b"{")
@@ -25,7 +28,7 @@ _COUNT_BEGUN = re.compile(rb"[1-9]\d{0,8}(?: (?:<\d{0,3})?)?")
 _PRI = re.compile(rb"<\d{1,3}>")
 _BARE_PRI = re.compile(rb"<\d{1,3}> ?(?=\{)")
 _RFC5424 = re.compile(rb"[1-9]\d{0,2}(?: \S{1,255}){5} ")
-_STRUCTURED = re.compile(rb'(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*")*\])+|-(?= |$)', re.DOTALL)
+_STRUCTURED = re.compile(rb'(?:\[(?:[^\]"\\]++|\\.|"(?:[^"\\]++|\\.)*+")*+\])++|-(?= |$)', re.DOTALL)
 _RFC3164 = re.compile(
     rb"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S{8,30}) \S{1,255} (?:[\w./-]{1,48}(?:\[\w{1,16}\])?: ?)?"
 )
@@ -38,10 +41,10 @@ class Framer:
     A record ends at LF; CR before it and blank lines mean nothing. A frame that begins with its length (``<len> <frame>``) ends
     there instead. With ``text`` records are lines of any form, else a record begins at the first ``{`` after its header.
     ``token`` must appear in each header's structured data. What cannot be a record is put into `refused`; the caller empties it.
-    Not more than ``max_record`` + `HEADER_MAX` bytes are held.
+    Not more than ``max_record`` + `HEADER_MAX` bytes, and what waits for its turn, are held.
     """
 
-    __slots__ = ("_awaited", "_bound", "_count", "_max_record", "_skip", "_tail", "_text", "_token", "refused")
+    __slots__ = ("_awaited", "_bound", "_count", "_max_record", "_rest", "_skip", "_tail", "_text", "_token", "refused")
 
     def __init__(self, max_record: int, *, text: bool = False, token: bytes = b"") -> None:
         self._max_record = max_record
@@ -50,6 +53,8 @@ class Framer:
         self._count = _COUNT_OF_TEXT if text else _COUNT
         self._token = token
         self._tail = bytearray()
+        self._rest = b""
+        """What comes after `TURN` lines; there is no tail then."""
         self._awaited = 0
         """Bytes the tail must have before it is worth a look; 0: it needs an LF."""
         self._skip = 0
@@ -62,12 +67,23 @@ class Framer:
         return len(self._tail)
 
     @property
+    def ahead(self) -> int:
+        """Bytes that wait for the next `feed`, which need not bring more. Nothing is unfinished then."""
+        return len(self._rest)
+
+    @property
     def head(self) -> bytes:
         """The beginning of an unfinished record."""
         return bytes(self._tail[:HEAD])
 
+    def drop(self) -> bytes:
+        """Forget an unfinished record and return its beginning; it must not be fed any more."""
+        return self._take()[:HEAD]
+
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; return the records that they complete."""
+        """Take the next bytes; return the records that they complete, of `TURN` lines and frames at most."""
+        if self._rest:
+            data, self._rest = self._rest + data, b""
         if self._skip:
             data = self._skipped(data)
         if not data:
@@ -76,7 +92,9 @@ class Framer:
         if self._awaited:
             tail += data
             return self._walk(self._take()) if len(tail) >= self._awaited else []
-        lines = io.BytesIO(data).readlines()
+        stream = io.BytesIO(data)
+        lines = list(islice(stream, TURN))
+        self._rest = stream.read()
         if tail:
             if lines[0][-1] != _LF:
                 tail += data
@@ -86,7 +104,8 @@ class Framer:
             tail.clear()
         firsts = {line[0] for line in lines}
         if firsts & _DIGITS:
-            return self._walk(b"".join(lines))
+            rest, self._rest = self._rest, b""
+            return self._walk(b"".join((*lines, rest)))
         if lines[-1][-1] != _LF:
             tail += lines.pop()
             self._check_tail()
@@ -105,13 +124,16 @@ class Framer:
 
         A text record counts as whole when the peer ended the stream in order.
         """
+        records: list[bytes] = []
+        while self._rest:
+            records += self.feed(b"")
         rest = self._take()
         self._awaited = self._skip = 0
         counted = self._count.match(rest)
-        records = self._lines(rest[counted.end() :].split(b"\n") if counted else [rest])
-        if records and not (orderly and not counted if self._text else _whole(records[-1])):
-            self.refused.append((records.pop()[:HEAD], "truncated"))
-        return records
+        last = self._lines(rest[counted.end() :].split(b"\n", TURN) if counted else [rest])
+        if last and not (orderly and not counted if self._text else _whole(last[-1])):
+            self.refused.append((last.pop()[:HEAD], "truncated"))
+        return records + last
 
     def _take(self) -> bytes:
         data = bytes(self._tail)
@@ -141,7 +163,9 @@ class Framer:
         records: list[bytes] = []
         at, size = 0, len(data)
         self._awaited = 0
-        while at < size:
+        for _ in range(TURN):
+            if at >= size:
+                break
             if data[at] in _DIGITS:
                 if match := self._count.match(data, at):
                     end = match.end() + int(match[1])
@@ -153,7 +177,8 @@ class Framer:
                     if end > size:
                         self._awaited = end - at
                         break
-                    records += self._lines(data[match.end() : end].split(b"\n"))
+                    # A frame has one record, seldom more; what has very many is left for others to refuse.
+                    records += self._lines(data[match.end() : end].split(b"\n", TURN))
                     at = end
                     continue
                 if size - at < 16 and _COUNT_BEGUN.fullmatch(data, at):
@@ -164,6 +189,9 @@ class Framer:
                 break
             records += self._lines([data[at:end]])
             at = end + 1
+        else:
+            self._rest = data[at:]
+            return records
         if at < size:
             self._tail += data[at:]
             if not self._awaited:

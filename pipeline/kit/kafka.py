@@ -36,9 +36,10 @@ def _servers(value: Any) -> Any:
     if not isinstance(names, list | tuple) or not names:
         raise ValueError("bootstrap servers are host:port, several with commas between them or as a list")
     names = tuple(str(name).strip() for name in names)
-    for name in names:
+    for number, name in enumerate(names, 1):
         if not _SERVER.fullmatch(name):
-            raise ValueError(f"{name!r} is not host:port")
+            # Who writes a password here shall not find it in a log.
+            raise ValueError(f"server {number} of {len(names)} is not host:port")
     return names
 
 

@@ -51,8 +51,7 @@ class SpoutParser:
         self._max = max_record
         self._text = text
         self._scrub = scrub
-        self._tail: list[bytes] = []
-        self._tail_size = 0
+        self._tail = bytearray()
         self._skipping = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -67,9 +66,9 @@ class SpoutParser:
             self._skipping = False
             del lines[0]
         elif self._tail and lines[0].endswith(b"\n"):
-            self._tail.append(lines.pop(0))
-            first = self._complete(b"".join(self._tail))
-            self._tail, self._tail_size = [], 0
+            self._tail += lines.pop(0)
+            first = self._complete(bytes(self._tail))
+            self._tail = bytearray()
         if lines and not lines[-1].endswith(b"\n"):
             self._hold(lines.pop())
         # What needs a look is rare: whether there is any is cheaper to ask than to look at each line.
@@ -82,7 +81,7 @@ class SpoutParser:
 
     def finish(self, *, orderly: bool) -> list[bytes]:
         """The connection ended: return the unterminated rest if it is a whole record, else count it in ``cut``."""
-        tail, self._tail, self._tail_size, self._skipping = b"".join(self._tail), [], 0, False
+        tail, self._tail, self._skipping = bytes(self._tail), bytearray(), False
         record = self._look(tail)
         if record is None:
             return []
@@ -92,12 +91,11 @@ class SpoutParser:
         return []
 
     def _hold(self, piece: bytes) -> None:
-        self._tail.append(piece)
-        self._tail_size += len(piece)
+        self._tail += piece
         # One byte more than a record may have: its line end may still be a CR LF.
-        if self._tail_size > self._max + 1:
-            self.oversize.append(b"".join(self._tail)[:HEAD])
-            self._tail, self._tail_size, self._skipping = [], 0, True
+        if len(self._tail) > self._max + 1:
+            self.oversize.append(bytes(self._tail[:HEAD]))
+            self._tail, self._skipping = bytearray(), True
 
     def _complete(self, line: bytes) -> list[bytes]:
         record = self._look(line)

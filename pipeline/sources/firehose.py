@@ -26,9 +26,11 @@ from pipeline.sources.firehose_output import OutputConfig, Registration
 CERTIFICATE_CHECK = 2.0
 """Seconds between two looks at the certificate files."""
 DRAIN = 3.0
-"""Seconds in which, at the stop, peers may end their side and we read what the kernel holds."""
+"""Seconds in which, at the stop, peers may end their side and we read what the kernel holds, as far as the spool takes it."""
 QUIET = 0.25
 """Seconds without a byte after which, at the stop, a peer has nothing more for us."""
+STALE = 1.0
+"""Seconds without a byte after which a connection may give way to a new one, where nothing tells peers from strangers."""
 
 
 class FirehoseConfig(SourceConfig):
@@ -53,7 +55,8 @@ class FirehoseConfig(SourceConfig):
     token: Secret | None = None
     """A text that must appear in the structured data of every record's header. `output` registers it."""
     max_connections: int = Field(256, gt=0)
-    """Connections at once. When there is no more room, one that brought no record yet gives way."""
+    """Connections at once. When there is no more room, the oldest quiet one gives way that brought neither an allowed oid nor the
+    token."""
     idle_timeout: Duration | None = Field(None, gt=0)
     """Close a connection without a byte for this long. Off by default: a quiet stream is silent for hours, and TCP keep-alives find
     peers that are gone."""
@@ -99,7 +102,6 @@ class Firehose(Source[FirehoseConfig]):
         self._away: dict[str, float] = {}
         """Since when (Unix seconds) organizations that were connected are not."""
         self._group: asyncio.TaskGroup | None = None
-        self._outlet: Outlet | None = None
 
     @classmethod
     def needs_account(cls, config: FirehoseConfig) -> bool:
@@ -122,29 +124,22 @@ class Firehose(Source[FirehoseConfig]):
     async def run(self, outlet: Outlet) -> None:
         if not self._sockets:
             await self.open()
-        self._outlet = outlet
-        loop = asyncio.get_running_loop()
-        buffers = Buffers()
         try:
             async with asyncio.TaskGroup() as self._group:
-                for sock in self._sockets:
-                    self._servers.append(
-                        await loop.create_server(lambda: self._connection(buffers), sock=sock, backlog=BACKLOG)
-                    )
-                self.report.state("ok")
-                tasks = [self._group.create_task(work) for work in self._chores()]
-                registration = self._registration()
-                if registration is not None:
-                    tasks.append(self._group.create_task(registration.keep()))
-                await self.stopping.wait()
-                for task in tasks:
-                    task.cancel()
-                if registration is not None:
-                    await registration.withdraw()
-                await self._drain()
+                await self._listen(self._group, outlet)
         finally:
             self._group = None
-            await self.close()
+            if self.stopping.is_set():
+                for org in list(self._away):
+                    self._close_gap(org)
+
+    async def check(self) -> None:
+        """Load the certificate, and look for what registering the Output needs. Raises a `PipelineError`; binds nothing."""
+        self._admission = self._admit()
+        await self._load_certificate()
+        registration = self._registration()
+        if registration is not None:
+            await registration.check()
 
     async def close(self) -> None:
         for server in self._servers:
@@ -153,21 +148,46 @@ class Firehose(Source[FirehoseConfig]):
             sock.close()
         self._servers, self._sockets = [], []
 
+    async def _listen(self, group: asyncio.TaskGroup, outlet: Outlet) -> None:
+        loop = asyncio.get_running_loop()
+        buffers = Buffers()
+        try:
+            for sock in self._sockets:
+                self._servers.append(
+                    await loop.create_server(lambda: self._connection(outlet, buffers), sock=sock, backlog=BACKLOG)
+                )
+            self.report.state("ok")
+            tasks = [group.create_task(work) for work in self._chores()]
+            registration = self._registration()
+            if registration is not None:
+                tasks.append(group.create_task(registration.keep()))
+            await self.stopping.wait()
+            for task in tasks:
+                task.cancel()
+            if registration is not None:
+                await registration.withdraw()
+            await self._drain(outlet)
+        finally:
+            # Before the group waits for its connections: it must get no new ones.
+            await self.close()
+            if unread := sum(one.unread for one in self._connections):
+                self.log.error("There was no time to read all that peers sent.", bytes=unread)
+
     # What a connection tells us.
 
     def connected(self, connection: Connection) -> bool:
-        if self._group is None or self._outlet is None or not self._servers:
+        if self._group is None or not self._servers:
             return False
         if len(self._connections) >= self.config.max_connections:
-            idle = next((one for one in self._connections if not one.proven and one.at_rest), None)
+            idle = self._dispensable()
             self.report.count("too_many_connections")
             self.log.warning("There are too many connections.", limit=self.config.max_connections)
             if idle is None:
                 return False
-            del self._connections[idle]
             idle.drop("gave_way")
+            self._left(idle)
         self._connections[connection] = None
-        self._group.create_task(self._serve(connection, self._outlet))
+        self._group.create_task(self._serve(connection))
         return True
 
     def secured(self, connection: Connection) -> None:
@@ -177,8 +197,7 @@ class Firehose(Source[FirehoseConfig]):
     def named(self, connection: Connection, org: str) -> None:
         if connection in self._connections:
             self._connections[connection] = org
-        if (since := self._away.pop(org, None)) is not None:
-            self.report.gap(since, self.clock.now(), "no_connection", org=org)
+        self._close_gap(org)
 
     def over(self, connection: Connection, end: End, error: BaseException | None) -> None:
         self.report.count(end)
@@ -199,11 +218,12 @@ class Firehose(Source[FirehoseConfig]):
 
     # The rest is our own.
 
-    def _connection(self, buffers: Buffers) -> Connection:
+    def _connection(self, outlet: Outlet, buffers: Buffers) -> Connection:
         config = self.config
         token = config.token.get_secret_value().encode() if config.token else b""
         return Connection(
             self,
+            outlet,
             self._admission,
             Framer(config.max_record, text=config.format == "text", token=token),
             self._budget,
@@ -212,13 +232,30 @@ class Firehose(Source[FirehoseConfig]):
             config.handshake_timeout,
         )
 
-    async def _serve(self, connection: Connection, outlet: Outlet) -> None:
+    async def _serve(self, connection: Connection) -> None:
         try:
-            await connection.work(outlet)
+            await connection.work()
         finally:
-            org = self._connections.pop(connection, None)
-            if org is not None and org not in self._connections.values():
-                self._away[org] = self.clock.now()
+            self._left(connection)
+
+    def _left(self, connection: Connection) -> None:
+        org = self._connections.pop(connection, None)
+        # Whom we send away because we stop was here to the end.
+        if org is not None and org not in self._connections.values() and not self.stopping.is_set():
+            self._away[org] = self.clock.now()
+
+    def _close_gap(self, org: str) -> None:
+        if (since := self._away.pop(org, None)) is not None:
+            self.report.gap(since, self.clock.now(), "no_connection", org=org)
+
+    def _dispensable(self) -> Connection | None:
+        """The connection that makes room for a new one: the oldest that is quiet and may be a stranger's."""
+        now = asyncio.get_running_loop().time()
+        at_rest = [one for one in self._connections if one.at_rest]
+        unproven = next((one for one in at_rest if not one.proven), None)
+        if unproven is not None or self._admission.tells_strangers:
+            return unproven
+        return next((one for one in at_rest if now - one.last > STALE and not one.unread), None)
 
     def _admit(self) -> Admission:
         where = f"sources.{self.id}.allow_oids"
@@ -234,7 +271,7 @@ class Firehose(Source[FirehoseConfig]):
             names = {oid: names.get(oid, only or "") for oid in allowed}
         if not names and (self.config.verify_oid or allowed is not None):
             raise ConfigError("no organization id is known that a record could have", where=where)
-        return Admission(names, only, self.config.verify_oid)
+        return Admission(names, only, self.config.verify_oid, self.config.token is not None)
 
     async def _load_certificate(self) -> None:
         tls = self.config.tls
@@ -296,8 +333,8 @@ class Firehose(Source[FirehoseConfig]):
         """Open connections that are, or may turn out to be, of this organization."""
         return sum(name in (org, None) and one.usable for one, name in self._connections.items())
 
-    async def _drain(self) -> None:
-        """Take no new connection, and read what the kernel holds of the others."""
+    async def _drain(self, outlet: Outlet) -> None:
+        """Take no new connection, and read what the kernel holds of the others; a full spool does not use up their time."""
         loop = asyncio.get_running_loop()
         # One more round of the loop accepts what waits in the backlog.
         await asyncio.sleep(0)
@@ -306,8 +343,12 @@ class Firehose(Source[FirehoseConfig]):
         started = loop.time()
         for connection in self._connections:
             connection.finish()
-        while self._connections and loop.time() - started < DRAIN:
+        left, before = DRAIN, started
+        while self._connections and left > 0:
             await asyncio.sleep(0.02)
+            now = loop.time()
+            left -= 0.0 if outlet.waiting else now - before
+            before = now
             for connection in list(self._connections):
                 quiet = loop.time() - max(started, connection.last) > QUIET
                 if quiet and connection.at_rest and not connection.unread:

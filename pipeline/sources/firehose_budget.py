@@ -12,12 +12,19 @@ LEAD = 30.0
 class Member(Protocol):
     """A connection, as the budget sees it."""
 
-    held: int
-    """Bytes that are counted for it; the budget keeps this number."""
+    @property
+    def proven(self) -> bool:
+        """Whether it is no stranger's."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """Bytes that it holds."""
+        ...
 
     @property
     def unfinished(self) -> int:
-        """Bytes that wait for more from its peer."""
+        """Bytes of these that wait for more from its peer."""
         ...
 
     @property
@@ -30,22 +37,25 @@ class Member(Protocol):
         ...
 
     def drop(self, reason: str) -> None:
-        """Break off."""
+        """Break off, and forget at once what is unfinished."""
         ...
 
 
 class Budget:
     """Bounds what all connections hold that the spool does not have yet.
 
-    Over the limit only one connection reads, the one that has most unfinished: so its record ends, is sent and gives room.
-    One that does not get to its end within `LEAD` seconds is dropped, lest strangers with unfinished records stop all others.
+    Over the limit, connections that may be strangers' are dropped, the one with most unfinished first, for as long as that makes
+    the room. Otherwise one proven connection alone reads, the one that has most unfinished: so its record ends, is sent and gives
+    room. One that does not get to its end within `LEAD` seconds is dropped.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.total = 0
         self.leader: Member | None = None
-        self._members: set[Member] = set()
+        self._members: dict[Member, int] = {}
+        """What of the total is each member's."""
+        self._was_short = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -53,24 +63,44 @@ class Budget:
         return self.total > self.limit
 
     def join(self, member: Member) -> None:
-        self._members.add(member)
+        self._members[member] = 0
 
     def leave(self, member: Member) -> None:
-        self._members.discard(member)
-        self.change(member, 0)
+        self.total -= self._members.pop(member, 0)
+        self._settle()
 
-    def change(self, member: Member, held: int) -> None:
-        """Note that a connection holds this many bytes now."""
-        was_short = self.short
-        self.total += held - member.held
-        member.held = held
+    def change(self, member: Member) -> None:
+        """Note what a connection holds now."""
+        if member in self._members:
+            self._count(member)
+            self._settle()
+
+    def _count(self, member: Member) -> None:
+        held = member.held
+        self.total += held - self._members[member]
+        self._members[member] = held
+
+    def _settle(self) -> None:
+        while self.short and (guest := self._burden()) is not None:
+            self._drop(guest)
+        was_short, self._was_short = self._was_short, self.short
         if not self.short:
             if was_short:
                 self._lead(None)
         elif self.leader is None or self.leader not in self._members or not self.leader.unfinished:
-            self._lead(max(self._members, key=lambda one: one.unfinished, default=None))
-        elif not was_short:
-            self._flow()
+            proven = (one for one in self._members if one.proven)
+            self._lead(max(proven, key=lambda one: one.unfinished, default=None))
+
+    def _burden(self) -> Member | None:
+        """The unproven connection with most unfinished, where such connections are what the room is short of."""
+        guests = [one for one in self._members if not one.proven and one.unfinished]
+        if not guests or self.total - sum(one.unfinished for one in guests) > self.limit:
+            return None
+        return max(guests, key=lambda one: one.unfinished)
+
+    def _drop(self, member: Member) -> None:
+        member.drop("unfinished")
+        self._count(member)
 
     def _lead(self, member: Member | None) -> None:
         if self._timer is not None:
@@ -79,9 +109,6 @@ class Budget:
         self.leader = member if member is not None and member.unfinished else None
         if self.leader is not None:
             self._timer = asyncio.get_running_loop().call_later(LEAD, self._expire, self.leader)
-        self._flow()
-
-    def _flow(self) -> None:
         for each in self._members:
             each.flow()
 
@@ -90,4 +117,5 @@ class Budget:
             # It waits for the spool, not for its peer.
             self._lead(member)
         else:
-            member.drop("unfinished")
+            self._drop(member)
+            self._settle()

@@ -30,6 +30,13 @@ class Admission:
     """The organization, where the source serves one; records without an oid are its own."""
     verify: bool
     """Look at every record, not just until the connection has a name."""
+    token: bool = False
+    """Only records with the token come here."""
+
+    @property
+    def tells_strangers(self) -> bool:
+        """Whether anything is known that a stranger's records lack."""
+        return bool(self.orgs) or self.token
 
 
 class Host(Protocol):
@@ -51,6 +58,7 @@ class Connection(Receiver):
     def __init__(
         self,
         host: Host,
+        outlet: Outlet,
         admission: Admission,
         framer: Framer,
         budget: Budget,
@@ -60,13 +68,17 @@ class Connection(Receiver):
     ) -> None:
         super().__init__(buffers, context, handshake_timeout)
         self._host = host
+        self._outlet = outlet
         self._admission = admission
         self._framer = framer
         self._budget = budget
         self._records: list[bytes] = []
+        self._runs: list[tuple[str, list[bytes]]] = []
+        """Records to send, by organization."""
         self._nameless: list[bytes] = []
         self._nameless_size = 0
         self._org = admission.only if not admission.orgs else None
+        self._named = False
         self._size = 0
         self._sending_size = 0
         self._orderly = False
@@ -74,17 +86,20 @@ class Connection(Receiver):
         self._reads = True
         self._unwanted = ""
         self._wake: asyncio.Future[None] | None = None
-        self.held = 0
-        """Bytes that the budget counts."""
         self.last = 0.0
         """Loop time of the last read."""
         self.proven = False
-        """Whether it brought a record that was taken."""
+        """Whether it brought an allowed oid or the token; where neither is known, a record that was taken."""
 
     @property
     def sending(self) -> bool:
         """Whether records of it are on their way to the spool."""
         return self._sending_size > 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that are not in the spool yet."""
+        return self.unfinished + self._framer.ahead + self._size + self._sending_size
 
     @property
     def unfinished(self) -> int:
@@ -98,8 +113,8 @@ class Connection(Receiver):
 
     @property
     def at_rest(self) -> bool:
-        """Whether everything that was read is delivered."""
-        return not self._records and not self.sending
+        """Whether every record that was read is delivered."""
+        return not self._records and not self.sending and not self._framer.ahead
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -116,17 +131,7 @@ class Connection(Receiver):
 
     def received(self, data: bytes) -> None:
         self.last = self._loop.time()
-        records = self._framer.feed(data)
-        if records:
-            if self._records:
-                self._records += records
-            else:
-                self._records = records
-            self._size += sum(map(len, records)) + _OBJECT_COST * len(records)
-        if records or self._framer.refused:
-            self._stir()
-        self._account()
-        self.flow()
+        self._take(data)
 
     def ended(self, end: End, error: BaseException | None) -> None:
         self._at_end = True
@@ -143,14 +148,20 @@ class Connection(Receiver):
         self._stir()
 
     def drop(self, reason: str) -> None:
-        """Break the connection off; its unfinished record is refused for this reason."""
+        """Break the connection off; what it did not hand over yet is refused for this reason, the unfinished at once."""
         self._unwanted = self._unwanted or reason
+        self._forget(self._unwanted)
+        if self._framer.held:
+            self._outlet.refuse(self._framer.drop(), self._unwanted, self._org)
         self.stop_reading()
 
     def flow(self) -> None:
         """Read, or do not, as the state of things asks for."""
         reads = not (
-            self._at_end or (self.sending and self._records) or (self._budget.short and self._budget.leader is not self)
+            self._at_end
+            or self._framer.ahead
+            or (self.sending and self._records)
+            or (self._budget.short and self._budget.leader is not self)
         )
         if reads != self._reads:
             self._reads = reads
@@ -159,63 +170,104 @@ class Connection(Receiver):
             else:
                 self.pause()
 
-    async def work(self, outlet: Outlet) -> None:
-        """Deliver what comes until the peer, or we, come to the end; then close."""
+    async def work(self) -> None:
+        """Deliver what comes until the peer, or we, come to the end; then close.
+
+        Cancelled, it refuses all that it still holds as `shutdown`.
+        """
         try:
-            while not self._unwanted:
-                self._refuse(outlet)
+            while True:
+                self._refuse()
+                if self._unwanted:
+                    self._give_up(self._unwanted)
                 if self._records:
-                    await self._send(outlet)
+                    await self._send()
+                elif self._framer.ahead:
+                    # A read of tiny records costs much time: the others get theirs in between.
+                    await asyncio.sleep(0)
+                    self._take(b"")
                 elif self._at_end:
                     break
                 else:
                     self._wake = self._loop.create_future()
                     await self._wake
-            await self._last_words(outlet)
             if not self._unwanted:
+                await self._last_words()
+            if self._unwanted:
+                self._give_up(self._unwanted)
+                self._host.stranger(self, self._unwanted)
+            else:
                 self.close()
         finally:
+            self._records += self._framer.finish(orderly=False)
+            self._refuse()
+            self._give_up("shutdown")
             if not self._closing:
                 self.abort()
-            self._records = []
-            self._nameless = []
             self._budget.leave(self)
 
-    async def _send(self, outlet: Outlet) -> None:
+    def _take(self, data: bytes) -> None:
+        records = self._framer.feed(data)
+        if records:
+            if self._records:
+                self._records += records
+            else:
+                self._records = records
+            self._size += sum(map(len, records)) + _OBJECT_COST * len(records)
+        if records or self._framer.ahead or self._framer.refused:
+            self._stir()
+        self._budget.change(self)
+        self.flow()
+
+    async def _send(self) -> None:
         records, self._records = self._records, []
         self._sending_size, self._size = self._size, 0
         try:
-            if self.proven and self._org is not None and not self._admission.verify:
-                await outlet.send(records, org=self._org)
-            else:
-                for org, run in self._attribute(records, outlet):
-                    await outlet.send(run, org=org)
-                    if not self.proven:
-                        self.proven = True
-                        self._host.named(self, org)
+            self._runs = self._attribute(records)
+            while self._runs:
+                org, run = self._runs.pop(0)
+                receipt = await self._outlet.send(run, org=org)
+                if receipt.count and not self._named:
+                    self._named = True
+                    self._host.named(self, org)
+                if receipt.count and not self._admission.tells_strangers:
+                    self.proven = True
         finally:
             self._sending_size = 0
-        self._account()
+        self._budget.change(self)
         self.flow()
 
-    async def _last_words(self, outlet: Outlet) -> None:
-        if self._unwanted:
-            for raw in (*self._nameless, *self._records):
-                outlet.refuse(raw, self._unwanted)
-            if self._framer.held:
-                outlet.refuse(self._framer.head, self._unwanted)
-            self._host.stranger(self, self._unwanted)
-            return
+    async def _last_words(self) -> None:
+        """Deliver an unfinished record if it is whole, and refuse what is nobody's."""
         self._records = self._framer.finish(orderly=self._orderly)
-        self._refuse(outlet)
+        self._refuse()
         if self._records:
-            await self._send(outlet)
-        for raw in self._nameless:
-            outlet.refuse(raw, "no_oid")
+            await self._send()
+        if not self._unwanted:
+            self._forget("no_oid")
 
-    def _attribute(self, records: list[bytes], outlet: Outlet) -> list[tuple[str, list[bytes]]]:
+    def _give_up(self, reason: str) -> None:
+        """Refuse every record that is still here; those that are being sent are the outlet's."""
+        for org, run in self._runs:
+            for raw in run:
+                self._outlet.refuse(raw, reason, org)
+        self._forget(reason)
+        for raw in self._records:
+            self._outlet.refuse(raw, reason, self._org)
+        self._runs, self._records, self._size = [], [], 0
+
+    def _forget(self, reason: str) -> None:
+        """Refuse the records that nobody is known to own."""
+        for raw in self._nameless:
+            self._outlet.refuse(raw, reason)
+        self._nameless, self._nameless_size = [], 0
+
+    def _attribute(self, records: list[bytes]) -> list[tuple[str, list[bytes]]]:
         """Sort records by organization, in runs; what comes before a stranger's record is still taken."""
         admission = self._admission
+        self.proven = self.proven or admission.token
+        if self._org is not None and not admission.verify:
+            return [(self._org, records)]
         runs: list[tuple[str, list[bytes]]] = []
         for index, record in enumerate(records):
             if self._org is not None and not admission.verify:
@@ -226,29 +278,27 @@ class Connection(Receiver):
             if org is not None:
                 if oid is not None and self._org is None:
                     self._org = org
+                    self.proven = True
                     _extend(runs, org, self._nameless)
                     self._nameless, self._nameless_size = [], 0
                 _extend(runs, org, [record])
                 continue
             self._nameless_size += len(record) + _OBJECT_COST
             if oid is not None or self._nameless_size > HELD_MAX:
-                self._unwanted = "stranger" if oid is not None else "no_oid"
+                self.drop("stranger" if oid is not None else "no_oid")
                 for raw in records[index:]:
-                    outlet.refuse(raw, self._unwanted)
+                    self._outlet.refuse(raw, self._unwanted)
                 break
             self._nameless.append(record)
         return runs
 
-    def _refuse(self, outlet: Outlet) -> None:
+    def _refuse(self) -> None:
         """Hand over what framing refused."""
         for head, fault in self._framer.refused:
-            outlet.refuse(head, "stranger" if fault == "token" else fault, self._org)
+            self._outlet.refuse(head, "stranger" if fault == "token" else fault, self._org)
             if fault == "token":
-                self._unwanted = "stranger"
+                self.drop("stranger")
         self._framer.refused.clear()
-
-    def _account(self) -> None:
-        self._budget.change(self, self._framer.held + self._size + self._sending_size + self._nameless_size)
 
     def _stir(self) -> None:
         if self._wake is not None and not self._wake.done():

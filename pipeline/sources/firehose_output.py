@@ -10,11 +10,18 @@ from pydantic import field_validator
 
 from pipeline.core.component import Org
 from pipeline.core.config import Field, Section, Tls
-from pipeline.core.errors import PermanentError, PipelineError
+from pipeline.core.errors import (
+    NotFoundError,
+    PermanentError,
+    PermissionDeniedError,
+    PipelineError,
+    RequestRefusedError,
+)
 from pipeline.core.source import Source
 from pipeline.core.types import Listen, Secret
 from pipeline.kit.backoff import Backoff
 from pipeline.limacharlie.client import LimaCharlie
+from pipeline.limacharlie.org_errors import OrgError
 from pipeline.limacharlie.outputs import Output, wire
 
 SETTLE = 60.0
@@ -108,6 +115,22 @@ class Registration:
         self._source = source
         self._connections = connections
         self._failing: dict[str, PipelineError] = {}
+        self._told: set[tuple[str, str]] = set()
+        """What was said of an organization and is not said again."""
+
+    async def check(self) -> None:
+        """Get a token of each organization and look for the permissions that registering needs.
+
+        Raises a `PipelineError` of the first failure's type that names each organization that fails.
+        """
+        found = await asyncio.gather(*(self._check(org.account) for org in self._source.orgs))
+        failed = [(org.name, error) for org, error in zip(self._source.orgs, found, strict=True) if error is not None]
+        if not failed:
+            return
+        what = " ".join(f"In {org}: {error.what}" if org else error.what for org, error in failed)
+        fix = " ".join(dict.fromkeys(error.fix for _, error in failed if error.fix))
+        places = {error.where for _, error in failed}
+        raise type(failed[0][1])(what, where=places.pop() if len(places) == 1 else self._source.id, fix=fix)
 
     async def keep(self) -> None:
         """Register everywhere and stay; end it by cancelling."""
@@ -123,24 +146,40 @@ class Registration:
             for org in self._source.orgs:
                 group.create_task(self._remove(org, org.account))
 
+    async def _check(self, account: LimaCharlie) -> PipelineError | None:
+        needed = ["output.list", "output.set"] + ["output.del"] * (self._config.on_stop == "remove")
+        try:
+            oid = account.oid
+            permissions = (await account.transport.tokens.get()).permissions
+        except PipelineError as error:
+            return error
+        missing = [name for name in needed if permissions is not None and name not in permissions]
+        if not missing:
+            return None
+        return PermissionDeniedError(
+            f"The API key cannot register an Output in {oid}: it lacks {', '.join(missing)}.",
+            where=self._source.id,
+            fix=f"Give it the permissions {', '.join(needed)}.",
+        )
+
     async def _keep(self, org: Org, account: LimaCharlie) -> None:
         backoff = Backoff(base=1.0, cap=60.0)
         slow = Backoff(base=60.0, cap=900.0)
         look = Backoff(base=SETTLE, cap=600.0)
-        registered = told = False
+        registered = told = renewed = False
         while True:
             try:
                 if not registered:
-                    await self._register(account)
+                    await self._register(org, account)
                     registered = True
                     self._works(org)
                     wait = SETTLE
                 elif self._connections(org.name):
                     look.reset()
-                    told = False
+                    told = renewed = False
                     wait = SETTLE
                 else:
-                    error = await account.errors.of_output(self._config.name)
+                    error = await self._error(org, account)
                     if not told:
                         told = True
                         self._source.log.warning(
@@ -148,10 +187,14 @@ class Registration:
                             org=org.name,
                             output=self._config.name,
                             address=self._config.address,
-                            error=error.text if error else "LimaCharlie reports no error of it",
+                            error=_words(error),
                         )
-                    if error is not None:
-                        await self._enable(account)
+                    # Without knowing that it is disabled, once has to do: another replica may be served well.
+                    if isinstance(error, OrgError) or (error is not None and not renewed):
+                        await account.outputs.put(self._output)
+                        renewed = True
+                    if isinstance(error, OrgError):
+                        await self._dismiss(org, account)
                     self._works(org)
                     wait = SETTLE + look.next()
                 backoff.reset()
@@ -162,17 +205,34 @@ class Registration:
                 wait = max(wait, getattr(error, "after", None) or 0.0)
             await asyncio.sleep(wait)
 
-    async def _register(self, account: LimaCharlie) -> None:
+    async def _register(self, org: Org, account: LimaCharlie) -> None:
         known = (await account.outputs.list()).get(self._config.name)
-        if known is None or differs(known, self._output):
+        sent = known is None or differs(known, self._output)
+        if sent:
             await account.outputs.put(self._output)
-        if await account.errors.of_output(self._config.name) is not None:
-            await self._enable(account)
+        error = await self._error(org, account)
+        # An update enables what LimaCharlie disabled, and it may have where we cannot know.
+        if error is not None and not sent:
+            await account.outputs.put(self._output)
+        if isinstance(error, OrgError):
+            await self._dismiss(org, account)
 
-    async def _enable(self, account: LimaCharlie) -> None:
-        """An update enables what LimaCharlie disabled; the error goes, so that a later one is seen to be new."""
-        await account.outputs.put(self._output)
-        await account.errors.dismiss(f"outputs/{self._config.name}")
+    async def _error(self, org: Org, account: LimaCharlie) -> OrgError | PipelineError | None:
+        """What LimaCharlie says of the Output; or why it may not be asked, which is no reason not to go on."""
+        try:
+            return await account.errors.of_output(self._config.name)
+        except (PermissionDeniedError, NotFoundError, RequestRefusedError) as refusal:
+            self._warn_once(org, "The Output is registered, but its errors cannot be read.", refusal)
+            return refusal
+
+    async def _dismiss(self, org: Org, account: LimaCharlie) -> None:
+        """Forget the error, so that a later one is seen to be new."""
+        try:
+            await account.errors.dismiss(f"outputs/{self._config.name}")
+        except NotFoundError:
+            return  # another replica was quicker
+        except (PermissionDeniedError, RequestRefusedError) as refusal:
+            self._warn_once(org, "The Output is enabled, but its old error cannot be dismissed.", refusal)
 
     async def _remove(self, org: Org, account: LimaCharlie) -> None:
         try:
@@ -185,6 +245,11 @@ class Registration:
                 output=self._config.name,
                 error=str(error) or "timeout",
             )
+
+    def _warn_once(self, org: Org, event: str, error: PipelineError) -> None:
+        if (org.name, event) not in self._told:
+            self._told.add((org.name, event))
+            self._source.log.warning(event, org=org.name, output=self._config.name, error=str(error))
 
     def _works(self, org: Org) -> None:
         if self._failing.pop(org.name, None) is not None:
@@ -212,6 +277,12 @@ def differs(known: Output, wanted: Output) -> bool:
     return any(
         _plain(known.fields.get(key)) != _plain(wanted.fields.get(key)) for key in _COMPARED | wanted.fields.keys()
     )
+
+
+def _words(error: OrgError | PipelineError | None) -> str:
+    if isinstance(error, PipelineError):
+        return f"its errors cannot be read ({error})"
+    return error.text if error is not None else "LimaCharlie reports no error of it"
 
 
 def _plain(value: str | None) -> str:

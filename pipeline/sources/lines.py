@@ -20,8 +20,8 @@ class Lines:
         self.outlet = outlet
         self._limit = config.max_record
         self._text = config.format == "text"
-        self._pieces: list[bytes] = []
-        self._held = 0
+        self._held = bytearray()
+        """The line that has no end yet."""
         self._skipping = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -52,22 +52,19 @@ class Lines:
     def _hold(self, piece: bytes) -> None:
         if self._skipping or not piece:
             return
-        self._pieces.append(piece)
-        self._held += len(piece)
+        self._held += piece
         # One more for a CR that belongs to the line's end.
-        if self._held > self._limit + 1:
-            head = b"".join(self._pieces)[:_HEAD]
-            self._pieces.clear()
-            self._held = 0
+        if len(self._held) > self._limit + 1:
+            head = bytes(self._held[:_HEAD])
+            self._held = bytearray()
             self._skipping = True
             self.outlet.refuse(head, "oversize")
 
     def _release(self, rest: bytes) -> bytes:
         """The held line with its rest, without a CR at its end; b"" where the line was refused before."""
         self._hold(rest)
-        line = b"".join(self._pieces).removesuffix(b"\r")
-        self._pieces.clear()
-        self._held = 0
+        line = bytes(self._held).removesuffix(b"\r")
+        self._held = bytearray()
         self._skipping = False
         return line
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import ClassVar, Literal
 
 from pydantic import field_validator
@@ -32,6 +33,8 @@ SETTLED = 10.0
 """Seconds that a connection must have been live before the waits between connections start small again."""
 JUST_AFTER = 1.0
 """Seconds after reading was held up in which the end of a connection counts as its consequence."""
+LAST_WORDS = 2.0
+"""Seconds in which, when we are cancelled, the connection comes to its end."""
 MAX_RENEWALS = 3
 """Tokens in a row that may be replaced after a refusal although the stream was confirmed in between."""
 _OWN_FIELDS = frozenset({"type", "jwt", "api_key", "uid", "oid", "secret", "tag", "cat", "sid", "inv_id"})
@@ -109,6 +112,8 @@ class Spout(Source[SpoutConfig]):
         self._slow = Backoff(waits.refused_base, waits.refused_cap)
         self._live_since: float | None = None
         """When the connection was confirmed (monotonic seconds)."""
+        self._lived = False
+        """Whether any connection was ever confirmed."""
         self._gap: tuple[float, str] | None = None
         """Since when (Unix seconds) and why records are missed."""
         self._refusal: tuple[Token, str] | None = None
@@ -138,9 +143,13 @@ class Spout(Source[SpoutConfig]):
 
     async def run(self, outlet: Outlet) -> None:
         """Stream until `stopping`; every way in which a connection can end leads to the next one, after a wait."""
-        while not self.stopping.is_set():
-            await self.sleep(await self._connection(outlet))
-        self._close_gap()
+        try:
+            while not self.stopping.is_set():
+                await self.sleep(await self._connection(outlet))
+        finally:
+            # A source that never got through misses nothing that ever flowed.
+            if self.stopping.is_set() and self._lived:
+                self._close_gap()
 
     async def _connection(self, outlet: Outlet) -> float:
         """Hold one connection from request to end; return the seconds to wait before the next one."""
@@ -191,6 +200,13 @@ class Spout(Source[SpoutConfig]):
         scrub = self._account().transport.scrub
         parser = SpoutParser(self.config.max_record, text=self.config.format == "text", scrub=scrub)
         parser.live = self.config.host == "stream"
+        try:
+            return await self._move(feed, parser, outlet)
+        except asyncio.CancelledError:
+            await self._give_up(feed, parser, outlet)
+            raise
+
+    async def _move(self, feed: Feed, parser: SpoutParser, outlet: Outlet) -> PipelineError:
         confirmed_by = asyncio.get_running_loop().time() + self.config.connect_timeout
         before = feed.last_byte
         while True:
@@ -216,6 +232,20 @@ class Spout(Source[SpoutConfig]):
                 text = f": {ending.text}" if ending.text else ""
                 return UnavailableError(f"The connection is over ({ending.reason}{text}).", where=self.id)
 
+    async def _give_up(self, feed: Feed, parser: SpoutParser, outlet: Outlet) -> None:
+        """Refuse what was read and not sent; what is being sent is the outlet's."""
+        feed.stop()
+        before = feed.last_byte
+        # At a stop the feed has mostly ended long ago, and nothing here waits.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                while chunks := await feed.chunks():
+                    for record in (record for chunk in chunks for record in parser.feed(chunk)):
+                        outlet.refuse(record, "shutdown")
+        for record in parser.finish(orderly=False):
+            outlet.refuse(record, "shutdown")
+        self._count(parser, outlet, before, feed.last_byte)
+
     def _count(self, parser: SpoutParser, outlet: Outlet, before: float, now: float) -> None:
         """Report what the parser met besides records."""
         for head in parser.oversize:
@@ -233,6 +263,7 @@ class Spout(Source[SpoutConfig]):
         """The subscription is in force."""
         if self._live_since is None:
             self._live_since = self.clock.monotonic()
+            self._lived = True
             self._refusal = None
             self._close_gap()
             self.report.state("ok", "Connected.")

@@ -29,8 +29,8 @@ async def check_sink(
     """Check the sinks that ``make`` builds. Raises AssertionError.
 
     ``stored`` (synchronous or not) gives all payloads that are stored; it is called while no sink is open. All instances must
-    store in the same place, which is empty at first. ``large`` is the size in bytes of the largest payload. With ``ordered``, payloads of
-    one write and one log must be found in their order. Each step must be over ``within`` seconds.
+    store in the same place, which is empty at first. ``large`` is the size in bytes of the largest payload. With ``ordered``,
+    payloads of one write and one log must be found in their order. Each step must be over ``within`` seconds.
     """
     table: dict[str, Any] = {}
     await _check_close(make, within)

@@ -102,6 +102,8 @@ class RecordingOutlet:
     async def send(self, raws: Sequence[bytes], stream: str | None = None, org: str | None = None) -> Receipt:
         """Remember records; with a ``room``, wait like a full spool once there are that many, until `make_room`."""
         raws = list(raws)
+        if not raws:
+            return Receipt()
         async with self._changed:
             if not self._has_room():
                 self._waiting += 1

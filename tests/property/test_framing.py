@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline.kit import framing
 from pipeline.kit.framing import Framer
 
 MAX = 200
@@ -81,6 +83,15 @@ def test_single_bytes_give_the_records_that_were_sent(stream: tuple[bytes, list[
     """A stream that comes byte by byte gives exactly the records."""
     data, records, oversize = stream
     assert run([data[at : at + 1] for at in range(len(data))]) == (records, ["oversize"] * oversize)
+
+
+@given(streams(), st.lists(st.integers(0, 40_000), max_size=30), st.integers(1, 4))
+def test_turns_change_nothing(stream: tuple[bytes, list[bytes], int], places: list[int], turn: int) -> None:
+    """However little one call takes, the records are the same."""
+    data, records, oversize = stream
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(framing, "TURN", turn)
+        assert run(cut(data, places)) == (records, ["oversize"] * oversize)
 
 
 pieces_of_noise = st.lists(

@@ -65,6 +65,15 @@ def test_connect_without_credentials(run: Run, valid: Path) -> None:
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_connect_without_an_organization(run: Run, valid: Path, as_json: bool) -> None:
+    """A key without an organization's id is a mistake of the configuration, for programs as JSON."""
+    env = {"LC_EPHEMERAL_CREDS": "1", "LC_API_KEY": "k"}
+    done = run("validate", "--connect", "lc.yaml", *(["--json"] if as_json else []), env=env)
+    said = json.loads(done.stdout)["problems"][0]["what"] if as_json else done.stderr
+    assert (4, True) == (done.returncode, "There is an API key, but no organization id." in said)
+
+
 def test_connect_shows_each_component(run: Run, valid: Path) -> None:
     """What cannot be reached is named with the reason, what can is ok, and the exit code tells."""
     section = "limacharlie: {oid: 8cbe27f4-bfa1-4afb-ba19-138cd51389cd, api_key: k, url: 'http://127.0.0.1:1'}"

@@ -53,6 +53,18 @@ def test_admin_and_log(accept: Accept) -> None:
     assert (config.log.level, config.log.format) == ("debug", "json")
 
 
+def test_a_spool_without_type_is_in_memory(accept: Accept) -> None:
+    """`spool: {max_size: …}` is a spool in memory of that size."""
+    spool = accept(VALID + "spool: {max_size: 100MiB}").config.spool
+    assert ("memory", 100 << 20) == (spool.type, spool.max_size)
+
+
+def test_listeners_on_a_free_port_do_not_meet(accept: Accept) -> None:
+    """Port 0 may be given twice: each gets a port of its own."""
+    sources = "  a: {type: firehose, listen: ':0'}\n  b: {type: firehose, listen: ':0'}\nsinks:"
+    assert accept(VALID.replace("sinks:", sources)).config.sources.keys() == {"beat", "a", "b"}
+
+
 def test_x_keys_are_room_for_anchors(accept: Accept) -> None:
     """Top-level x-* keys are ignored, and their anchors can be merged; own keys win."""
     text = VALID.replace("beat: {type: heartbeat}", "beat: {<<: *a, type: heartbeat, stream: audit}")
@@ -75,6 +87,12 @@ def test_organizations(accept: Accept) -> None:
     acme, globex = config.account("acme"), config.account("globex")
     assert (one, "shared", "me") == (acme.oid, acme.api_key.get_secret_value(), acme.uid)
     assert (two, "own", None) == (globex.oid, globex.api_key.get_secret_value(), globex.uid)
+
+
+def test_what_is_off_or_unset_is_no_mistake(accept: Accept) -> None:
+    """A dedupe that a substitution switches off, and a filter's name that is null, are as if they were not there."""
+    route = 'to: bin, dedupe: "${DEDUPE:-false}", filters: [{type: even, name: null}]'
+    assert accept(VALID.replace("to: bin", route)).config.routes["all"].dedupe is False
 
 
 def test_filter_ids(accept: Accept) -> None:

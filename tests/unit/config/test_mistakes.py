@@ -61,7 +61,9 @@ def one(refuse: Refuse, marked: str) -> str:
             "to: bin, on_full: §blok",
             "routes.all.on_full: should be 'block' or 'drop_oldest', not 'blok' | Did you mean block?",
         ),
-        ("to: bin", "to: bin, dedupe: §true", "routes.all.dedupe: dedupe comes with the disk spool | "),
+        ("to: bin", "to: bin, dedupe: §{}", "routes.all.dedupe: this version has no `dedupe` yet | "),
+        ("to: bin", "to: bin, filters: [{type: even, name: §''}]", "routes.all.filters[0].name: a filter's name"),
+        ("to: bin", "to: bin, dedupe: §true", "routes.all.dedupe: this version has no `dedupe` yet | "),
         ("  beat:", "  beat: {type: heartbeat}\n  §Beat.1:", "sources.Beat.1: a name has lower-case letters"),
         (
             "heartbeat",
@@ -87,7 +89,11 @@ def test_one_mistake(refuse: Refuse, old: str, new: str, expected: str) -> None:
     [
         ("§sink: {}", "sink: this key is unknown | "),
         ("spool: §{type: ram}", "spool: its 'type' should be 'memory' or 'disk' | "),
-        ("spool: {type: §disk, path: /data/spool}", "spool.type: this version has no disk spool | "),
+        ("spool: §{path: /data/spool}", "spool: the key 'type' is missing | "),
+        (
+            "dead_letter: {max_size: §32MiB}",
+            "dead_letter.max_size: a record of the source `beat` may have 16MiB, and its letter may never fit: ",
+        ),
         ("admin: {listen: §nowhere}", "admin.listen: an address is host:port"),
         ("stop_timeout: §later", "stop_timeout: a duration is"),
         ("orgs: {§acme: {}}", "orgs.acme: this organization has no oid | "),
@@ -114,6 +120,71 @@ def test_all_at_once(refuse: Refuse) -> None:
     ]
 
 
+EACH = """
+limacharlie: {url: 'ftp://x'}
+orgs:
+  a: {oid: 8cbe27f4-bfa1-4afb-ba19-138cd51389cd}
+  b: {oid: 8cbe27f4-bfa1-4afb-ba19-138cd51389cd}
+  c: {}
+  d: {oid: x}
+sources:
+  one: {type: heartbeat, streem: x}
+  two: {type: heartbeat, max_record: 20MiB}
+sinks:
+  bin: {type: bim}
+routes:
+  all: {from: two, to: bin, dedupe: true, on_full: no, filters: [{type: odd}, {type: even, name: A}]}
+spool: {max_size: 10MiB}
+dead_letter: {max_size: 40MiB}
+"""
+
+
+def test_a_mistake_does_not_hide_how_the_rest_fits_together(refuse: Refuse) -> None:
+    """What no section can know alone is checked among the parts that have no mistake of their own."""
+    assert [problem.split(": ")[0].split()[1] for problem in refuse(EACH)] == [
+        "limacharlie.url",
+        "orgs.b.oid",
+        "orgs.c",
+        "orgs.d.oid",
+        "sources.one.streem",
+        "sources.two.max_record",
+        "sinks.bin.type",
+        "routes.all.dedupe",
+        "routes.all.on_full",
+        "routes.all.filters[0].type",
+        "routes.all.filters[1].name",
+        "dead_letter.max_size",
+    ]
+
+
+def test_a_wrong_limit_is_no_measure_for_others(refuse: Refuse) -> None:
+    """A spool and a dead letter that have a mistake are not compared with their defaults in their place."""
+    text = VALID.replace("heartbeat", "heartbeat, max_record: 600MiB")
+    problems = refuse(text + "spool: {type: disk, path: x, max_sise: 9GiB}\ndead_letter: {max_size: much}\n")
+    assert ["max_sise", "max_size"] == [problem.split(": ")[0].split(".")[-1] for problem in problems]
+
+
+@pytest.mark.parametrize("path", ["/data/{stream}.jsonl", "/data//./{stream}.jsonl"])
+def test_two_sinks_in_one_file(refuse: Refuse, path: str) -> None:
+    """Two sinks `file` that write to one path would damage each other's files."""
+    sinks = f"bin: {{type: file, path: '/data/{{stream}}.jsonl'}}\n  more: {{type: file, path: §'{path}'}}"
+    problem = one(refuse, VALID.replace("bin: {type: bin}", sinks))
+    assert problem.startswith("sinks.more.path: the sinks `bin` and `more` have the same path | ")
+
+
+@pytest.mark.parametrize(
+    ("sources", "admin", "who"),
+    [
+        ("a: {type: firehose}\n  b: {type: firehose, listen: §':4443'}", "", "the source `a` and the source `b`"),
+        ("a: {type: firehose}", "admin: {listen: §':4443'}", "the source `a` and the section `admin`"),
+    ],
+)
+def test_two_listeners_on_one_address(refuse: Refuse, sources: str, admin: str, who: str) -> None:
+    """Two who listen on one address are both named."""
+    problem = one(refuse, VALID.replace("sinks:", f"  {sources}\nsinks:") + admin)
+    assert f"{who} both listen on :4443 | " in problem
+
+
 def test_missing_sections(refuse: Refuse) -> None:
     """A configuration without sources, sinks and routes says that they are missing."""
     assert refuse("log: {}") == [
@@ -125,4 +196,4 @@ def test_same_oid_twice(refuse: Refuse) -> None:
     """Two organizations cannot be the same one."""
     oid = "8cbe27f4-bfa1-4afb-ba19-138cd51389cd"
     (problem,) = refuse(VALID + f"orgs: {{a: {{oid: {oid}}}, b: {{oid: {oid}}}}}")
-    assert "orgs.b.oid: a has the same oid" in problem
+    assert "orgs.b.oid: `a` has the same oid" in problem

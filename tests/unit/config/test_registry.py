@@ -38,7 +38,7 @@ def test_two_packages_with_one_name(install: Install, name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Registry().component("sinks", name)
     other = "lc-pipeline" if name in BUILT_IN["sinks"] else "zebra-sinks"
-    assert f"acme-sinks and {other} both have a sink of type {name!r}" == caught.value.what
+    assert f"the packages `acme-sinks` and `{other}` have a sink of type {name!r} each" == caught.value.what
 
 
 def test_a_conflict_that_nobody_uses_harms_nobody(install: Install) -> None:

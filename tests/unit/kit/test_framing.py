@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.kit.framing import Framer
+from pipeline.kit.framing import TURN, Framer
 
 
 def records(data: bytes, **options: object) -> list[bytes]:
@@ -120,3 +120,44 @@ def test_unclosed_structured_data_costs_little() -> None:
     line = b"<38>1 - h a - - " + b'[x k="' * 200_000
     for _ in range(20):
         assert framer.feed(line[: 1 << 20] + b"\n")
+
+
+@pytest.mark.parametrize("line", [b"2 {}", b"{}\n", b"<1>{}\n", b"2 {}\n", b"{}\r\n"])
+def test_tiny_records_come_in_turns(line: bytes) -> None:
+    """One call takes some of them only, however many came; the next calls take the others, and all of them come out."""
+    framer = Framer(1000)
+    count = 3 * TURN + 7
+    turns = [framer.feed(line * count)]
+    while framer.ahead:
+        turns.append(framer.feed(b""))
+    assert [record for turn in turns for record in turn] == [b"{}"] * count
+    assert max(map(len, turns)) <= TURN
+    assert framer.held == 0
+
+
+def test_what_comes_in_between_waits_its_turn() -> None:
+    """Bytes that come while others wait follow them; the end of the stream takes all that waits."""
+    sent = [b'{"n":%d}' % n for n in range(2 * TURN)]
+    framer = Framer(1000)
+    found = framer.feed(b"\n".join(sent[:-1]) + b"\n")
+    assert framer.ahead
+    found += framer.feed(sent[-1])
+    found += framer.finish()
+    assert found == sent
+    assert framer.ahead == framer.held == 0
+
+
+def test_a_frame_full_of_lines_is_cut_a_limited_number_of_times() -> None:
+    """A frame with more lines than one turn takes leaves the rest in one piece, for whoever judges records."""
+    lines = b"{}\n" * (2 * TURN)
+    found = Framer(len(lines)).feed(b"%d %s" % (len(lines), lines))
+    assert found[:TURN] == [b"{}"] * TURN
+    assert len(found) == TURN + 1
+
+
+def test_an_unfinished_record_can_be_dropped() -> None:
+    """Its beginning is returned and nothing is held."""
+    framer = Framer(1000)
+    framer.feed(b'{"a":' + b"x" * 900)
+    assert framer.drop() == b'{"a":' + b"x" * 900
+    assert framer.held == 0

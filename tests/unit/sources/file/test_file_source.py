@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any, cast
 
@@ -152,6 +153,19 @@ def test_any_split_gives_the_same_lines(lines: list[bytes], tail: bytes, sizes: 
     long = len(whole) - len([line for line in whole if len(line) <= 20])
     assert refused.count("oversize") + len([line for line in found if len(line) > 20]) == long
     assert refused.count("truncated") == (tail == b"{torn")
+
+
+def test_small_pieces_cost_their_size() -> None:
+    """A line that comes byte by byte takes about as much memory as it has bytes."""
+    splitter = Lines(StdinConfig(type="stdin"), cast("Any", None))
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            splitter.feed(bytes((97 + number % 26,)))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 200_000
 
 
 def stdin_source(bench: Any, fd: int, **config: Any) -> Any:

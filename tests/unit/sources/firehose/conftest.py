@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 
 from pipeline.core.batch import Receipt
 from pipeline.core.component import Context, Org
+from pipeline.core.types import Secret
+from pipeline.emulator.server import Emulator
+from pipeline.emulator.state import Settings
 from pipeline.kit.clock import SystemClock
+from pipeline.limacharlie.client import LimaCharlie
+from pipeline.limacharlie.config import LimaCharlieConfig
 from pipeline.sources.firehose import Firehose, FirehoseConfig
 
 OID = "8cbe27f4-aaaa-4bbb-8ccc-000000000001"
@@ -31,6 +39,8 @@ class GatedOutlet:
         self.records: dict[str | None, list[bytes]] = {}
         self.refused: list[tuple[bytes, str]] = []
         self.waiting = False
+        self.largest = 0
+        """Records in the largest `send`."""
         self.changed = asyncio.Condition()
 
     @property
@@ -38,7 +48,13 @@ class GatedOutlet:
         return [record for records in self.records.values() for record in records]
 
     async def send(self, raws: Any, stream: str | None = None, org: str | None = None) -> Receipt:
-        await self.gate.wait()
+        self.largest = max(self.largest, len(raws))
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            # As the engine's outlet does with what it could not append.
+            self.refused += [(raw, "shutdown") for raw in raws]
+            raise
         self.records.setdefault(org, []).extend(raws)
         async with self.changed:
             self.changed.notify_all()
@@ -121,6 +137,13 @@ class Lab:
         async with asyncio.timeout(10):
             await self.task
 
+    async def cancel(self) -> None:
+        """End it as the stop timeout does."""
+        self.stopping.set()
+        self.task.cancel()
+        await asyncio.wait([self.task], timeout=10)
+        assert self.task.cancelled()
+
 
 Start = Callable[..., AbstractAsyncContextManager[Lab]]
 
@@ -145,7 +168,8 @@ def start() -> Start:
             outlet.gate.set()
             stopping.set()
             async with asyncio.timeout(10):
-                await task
+                if not task.cancelled():
+                    await task
             await source.close()
 
     return running
@@ -170,3 +194,38 @@ def openssl() -> Callable[..., subprocess.CompletedProcess[bytes]]:
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path) -> AsyncIterator[list[Org]]:
+    """A local LimaCharlie that has 40 records a stream for two organizations, each as an `Org` with its client."""
+    async with AsyncExitStack() as stack:
+        emulator = Emulator(Settings(port=0, rate=0, events=40, orgs=2, ledger=tmp_path))
+        stack.push_async_callback(emulator.stop)
+        await emulator.start()
+        ready = emulator.ready()
+        orgs = []
+        for name, entry in zip(("acme", "globex"), ready["orgs"], strict=True):
+            config = LimaCharlieConfig(url=ready["url"], oid=entry["oid"], api_key=Secret(entry["api_key"]))
+            account = await stack.enter_async_context(LimaCharlie(config, environ={}))
+            orgs.append(Org(name, entry["oid"], account))
+        yield orgs
+
+
+@pytest.fixture
+async def turn() -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """Turn a knob of the local LimaCharlie: ``await turn(org, "revoke", oid=org.oid)``."""
+    async with aiohttp.ClientSession() as client:
+
+        async def post(org: Org, knob: str, **arguments: Any) -> None:
+            async with client.post(f"{org.account.config.url}/_emulator/{knob}", json=arguments) as answer:
+                assert answer.status == 200, await answer.text()
+
+        yield post
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port

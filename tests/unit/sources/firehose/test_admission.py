@@ -166,3 +166,34 @@ async def test_a_lone_gap_is_noted(start, record):
         assert lab.report.gaps == [("no_connection", "acme")]
         keeping.close()
         await keeping.wait_closed()
+
+
+async def test_a_gap_ends_with_the_source(start, record):
+    """An organization that left and never came back is a gap up to the stop; one that was there to the end is none."""
+    async with start(orgs=TWO) as lab:
+        _, keeping = await lab.connect()
+        keeping.write(record(0, oid=B) + b"\n")
+        await lab.push(record(1, oid=A) + b"\n")
+        await lab.outlet.until(2)
+        await lab.until(lambda: len(lab.source._connections) == 1)
+        assert lab.report.gaps == []
+        await lab.stop()
+        assert lab.report.gaps == [("no_connection", "acme")]
+        keeping.close()
+
+
+async def test_a_cancelled_source_refuses_records_of_each_organization_once(start, record):
+    """Cancelled between two organizations' runs of records, it refuses those that follow, and the nameless."""
+    sent = [record(n, oid=oid) for n, oid in enumerate((A, B, B, A))]
+    async with start(orgs=TWO, verify_oid=True) as lab:
+        lab.outlet.gate.clear()
+        _, first = await lab.connect()
+        first.write(b"".join(raw + b"\n" for raw in sent))
+        _, second = await lab.connect()
+        second.write(b'{"event":1}\n')
+        await lab.until(lambda: any(one.sending for one in lab.source._connections))
+        await lab.until(lambda: any(one.unfinished for one in lab.source._connections))
+        await lab.cancel()
+        assert sorted(lab.outlet.refused) == sorted((raw, "shutdown") for raw in (*sent, b'{"event":1}'))
+        for writer in (first, second):
+            writer.transport.abort()

@@ -10,9 +10,9 @@ import ssl
 import pytest
 import trustme
 
+from pipeline.core.component import Org
 from pipeline.core.errors import ConfigError
 from pipeline.sources import firehose as module
-from pipeline.sources import firehose_budget
 
 
 def write_pair(authority, folder, *names):
@@ -157,6 +157,8 @@ async def test_unfinished_records_take_turns(start, record):
         async def push(data: bytes) -> None:
             nonlocal peak
             _, writer = await lab.connect()
+            # Who has shown an oid before is not taken for a stranger when the room gets short.
+            data = record(0) + b"\n" + data
             for at in range(0, len(data), 50_000):
                 writer.write(data[at : at + 50_000])
                 await writer.drain()
@@ -167,28 +169,53 @@ async def test_unfinished_records_take_turns(start, record):
 
         async with asyncio.timeout(15):
             await asyncio.gather(*(push(data + b"\n") for data in big))
-            assert sorted(await lab.outlet.until(10)) == sorted(big)
+            arrived = await lab.outlet.until(20)
+            assert sorted(raw for raw in arrived if raw != record(0)) == sorted(big)
         assert peak < 2_000_000 + 1_000_000 + (256 << 10)
         await lab.until(lambda: lab.source._budget.total == 0)
 
 
-async def test_a_stranger_cannot_stop_the_others(start, record, monkeypatch):
-    """Connections that keep records unfinished are dropped when others need the room."""
-    monkeypatch.setattr(firehose_budget, "LEAD", 0.2)
-    async with start(max_record=100_000, max_unparsed=150_000) as lab:
-        stuck = []
+@pytest.mark.parametrize(("orgs", "first"), [(None, b""), (None, b'{"x":1}\n'), ((Org(),), b"")])
+async def test_strangers_cannot_hold_up_a_peer(start, record, orgs, first):
+    """Strangers whose records never end are dropped at once when the room gets short, and a known peer goes on."""
+    async with start(max_record=100_000, max_unparsed=150_000, **({"orgs": orgs} if orgs else {})) as lab:
+        _, peer = await lab.connect()
+        peer.write(record(0) + b"\n")
+        await lab.outlet.until(1)
+        strangers = []
         for _ in range(4):
             _, writer = await lab.connect()
-            writer.write(b'{"a":"' + b"x" * 90_000)
-            stuck.append(writer)
-        await lab.until(lambda: lab.source._budget.total > 150_000)
-        pushing = asyncio.create_task(lab.push(record(1) + b"\n"))
-        assert await lab.outlet.until(1) == [record(1)]
-        await pushing
-        assert lab.report.counts["unfinished"] >= 1
+            writer.write(first + b'{"a":"' + b"x" * 90_000)
+            strangers.append(writer)
+        await lab.until(lambda: lab.report.counts.get("unfinished") == 3)
+        assert lab.source._budget.total <= 150_000
+        peer.write(record(1) + b"\n")
+        await lab.until(lambda: record(1) in lab.outlet.all)
         assert {reason for _, reason in lab.outlet.refused} == {"unfinished"}
-        for writer in stuck:
-            writer.close()
+        for writer in (peer, *strangers):
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize("orgs", [None, (Org(),)])
+async def test_quiet_strangers_make_room(start, record, monkeypatch, orgs):
+    """Connections that brought a record without an allowed oid, and are quiet, give way to a new one, the oldest first."""
+    monkeypatch.setattr(module, "STALE", 0.1)
+    async with start(max_connections=3, **({"orgs": orgs} if orgs else {})) as lab:
+        strangers = []
+        for count in range(1, 4):
+            strangers.append(await lab.connect())
+            strangers[-1][1].write(b'{"x":1}\n')
+            await lab.outlet.until(count)
+        await asyncio.sleep(0.15)
+        _, peer = await lab.connect()
+        peer.write(record(1) + b"\n")
+        assert (await lab.outlet.until(4))[-1] == record(1)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(strangers[0][0].read(), 10) == b""
+        assert lab.report.counts["gave_way"] == 1
+        assert [one.usable for one in lab.source._connections] == [True] * 3
+        for _, writer in (*strangers, (None, peer)):
+            writer.transport.abort()
 
 
 async def test_connections_end_without_traces(start, record):
@@ -201,7 +228,7 @@ async def test_connections_end_without_traces(start, record):
             writer.transport.abort()
         await lab.until(lambda: not lab.source._connections)
         assert lab.source._budget.total == 0
-        assert lab.source._budget._members == set()
+        assert not lab.source._budget._members
 
 
 async def test_close_is_safe_without_open_and_twice(start):

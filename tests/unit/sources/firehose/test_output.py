@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 
-import aiohttp
 import pytest
 import trustme
 from pydantic import ValidationError
 
 from pipeline.core.component import Org
 from pipeline.core.types import Secret
-from pipeline.emulator.server import Emulator
-from pipeline.emulator.state import Settings
 from pipeline.limacharlie.client import LimaCharlie
-from pipeline.limacharlie.config import LimaCharlieConfig
 from pipeline.limacharlie.outputs import Output
 from pipeline.sources import firehose_output as module
 from pipeline.sources.firehose_output import OutputConfig, differs
 
 EVENTS = 40
-
-
-@pytest.fixture
-async def cloud(tmp_path):
-    """A local LimaCharlie with two organizations, each as an `Org` with its client."""
-    async with AsyncExitStack() as stack:
-        emulator = Emulator(Settings(port=0, rate=0, events=EVENTS, orgs=2, ledger=tmp_path))
-        stack.push_async_callback(emulator.stop)
-        await emulator.start()
-        ready = emulator.ready()
-        orgs = []
-        for name, entry in zip(("acme", "globex"), ready["orgs"], strict=True):
-            config = LimaCharlieConfig(url=ready["url"], oid=entry["oid"], api_key=Secret(entry["api_key"]))
-            account = await stack.enter_async_context(LimaCharlie(config, environ={}))
-            orgs.append(Org(name, entry["oid"], account))
-        yield orgs
 
 
 def address(port: int) -> dict[str, str]:
@@ -45,14 +24,6 @@ def address(port: int) -> dict[str, str]:
 
 async def registered(org: Org, name: str = "hose") -> Output | None:
     return (await org.account.outputs.list()).get(name)
-
-
-@pytest.fixture
-def free_port():
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 async def test_organizations_register_and_flow(start, cloud, free_port):
@@ -194,17 +165,12 @@ async def test_a_strict_output_trusts_a_given_certificate(start, cloud, free_por
         assert lab.outlet.all == []
 
 
-async def test_an_output_that_is_disabled_later_is_enabled_again(start, cloud, free_port, monkeypatch):
+async def test_an_output_that_is_disabled_later_is_enabled_again(start, cloud, turn, free_port, monkeypatch):
     """When LimaCharlie disables the Output while we run, an update enables it, and the records go on."""
     monkeypatch.setattr(module, "SETTLE", 0.1)
     listen = f"127.0.0.1:{free_port}"
     async with start(orgs=cloud[:1], listen=listen, output=address(free_port)) as lab:
         await lab.outlet.until(EVENTS)
-        panel = f"{cloud[0].account.config.url}/_emulator/output"
-        async with (
-            aiohttp.ClientSession() as client,
-            client.post(panel, json={"name": "hose", "oid": cloud[0].oid, "enabled": False}) as answer,
-        ):
-            assert answer.status == 200
+        await turn(cloud[0], "output", name="hose", oid=cloud[0].oid, enabled=False)
         await lab.outlet.until(2 * EVENTS)
         assert "LimaCharlie does not connect to this listener." in [line["event"] for line in lab.log]

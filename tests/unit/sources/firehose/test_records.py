@@ -8,6 +8,8 @@ import ssl
 
 import pytest
 
+from pipeline.kit.framing import TURN
+
 
 async def test_records_arrive(start, record):
     """Records come out as they went in, in order, without line ends."""
@@ -134,6 +136,57 @@ async def test_a_stop_with_a_busy_peer_ends(start, record):
         await lab.stop()
         with pytest.raises(OSError):
             await flooding
+
+
+async def test_a_cancelled_source_refuses_what_it_holds(start, record):
+    """At the stop timeout, every record that was read and is not in the spool is refused as `shutdown`, once."""
+    async with start() as lab:
+        lab.outlet.gate.clear()
+        _, writer = await lab.connect()
+        writer.write(record(1) + b"\n")
+        await lab.until(lambda: any(one.sending for one in lab.source._connections))
+        writer.write(record(2) + b"\n" + record(3) + b"\n" + record(4))
+        await lab.until(lambda: lab.source._budget.total > 4 * len(record(1)))
+        await lab.cancel()
+        assert sorted(lab.outlet.refused) == [(record(n), "shutdown") for n in range(1, 5)]
+        assert lab.outlet.all == []
+        assert lab.source._connections == {}
+        writer.transport.abort()
+
+
+async def test_what_was_never_read_is_told(start, record):
+    """Bytes that the kernel still holds at the stop timeout are no records yet, but their number is logged."""
+    data = record(1, size=900) + b"\n"
+    async with start(tls="off") as lab:
+        lab.outlet.gate.clear()
+        _, writer = await lab.connect(tls=False)
+        writer.write(data * 3000)
+        await lab.until(lambda: any(one.unread for one in lab.source._connections))
+        await lab.cancel()
+        (entry,) = [entry for entry in lab.log if entry["log_level"] == "error"]
+        assert entry["bytes"] > 0
+        assert entry["event"] == "There was no time to read all that peers sent."
+        writer.transport.abort()
+
+
+async def test_a_cancelled_source_refuses_what_waits_for_its_turn(start):
+    """Records that were read and not parsed yet are refused one by one, too."""
+    async with start(tls="off") as lab:
+        lab.outlet.gate.clear()
+        _, writer = await lab.connect(tls=False)
+        writer.write(b"2 {}" * 5000)
+        await lab.until(lambda: lab.source._budget.total >= 15_000)
+        await lab.cancel()
+        assert lab.outlet.refused == [(b"{}", "shutdown")] * 5000
+        writer.transport.abort()
+
+
+async def test_tiny_records_come_in_turns(start):
+    """A read full of the smallest frames arrives whole, and is taken a piece at a time, so that others get their turn."""
+    async with start(tls="off") as lab:
+        await lab.push(b"2 {}" * 60_000, tls=False)
+        assert await lab.outlet.until(60_000) == [b"{}"] * 60_000
+        assert lab.outlet.largest <= 2 * TURN
 
 
 async def test_headers_are_told_apart_per_record(start, record):

@@ -168,7 +168,12 @@ class Outlet:
     async def send(self, raws: list[bytes], stream: str | None = None, org: str | None = None) -> Receipt:
         assert stream is org is None
         self.waiting = not self.room.is_set()
-        await self.room.wait()
+        try:
+            await self.room.wait()
+        except asyncio.CancelledError:
+            # As the engine's outlet does with what it could not append.
+            self.refused += [(raw, "shutdown") for raw in raws]
+            raise
         async with self.changed:
             self.records.extend(raws)
             self.changed.notify_all()

@@ -109,6 +109,35 @@ async def test_stopping_reads_what_the_kernel_holds(bench, cloud):
     assert bench.outlet.records == RECORDS
 
 
+@pytest.mark.parametrize("forced", [True, False])
+async def test_a_cancelled_source_refuses_what_it_holds(bench, cloud, forced):
+    """At the stop timeout, or at once, every record that was read and is not in the spool is refused, once."""
+    sent = asyncio.Event()
+
+    async def script(connection):
+        await connection.live(RECORDS[0])
+        while not bench.outlet.waiting:
+            await asyncio.sleep(0.005)
+        await connection.send(*RECORDS[1:100])
+        await connection.raw(RECORDS[100])
+        sent.set()
+        await asyncio.Event().wait()
+
+    cloud.script = script
+    bench.outlet.room.clear()
+    task = asyncio.ensure_future(bench.spout().run(bench.outlet))
+    await sent.wait()
+    bench.stopping.set()
+    if not forced:
+        # Long enough for the connection to come to its end.
+        await asyncio.sleep(0.2)
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
+    assert bench.outlet.refused == [(raw, "shutdown") for raw in RECORDS[:101]]
+    assert bench.outlet.records == []
+
+
 async def test_stopping_ends_a_connection_attempt(bench, cloud):
     """A service that does not answer does not hold up the end of the process."""
 
@@ -122,12 +151,12 @@ async def test_stopping_ends_a_connection_attempt(bench, cloud):
 
 
 async def test_stopping_ends_a_wait_between_connections(bench, cloud):
-    """A long back-off is left at once, and the gap until then is recorded."""
+    """A long back-off is left at once; a source that never got through has no gap."""
     cloud.mint_status = 401
     async with asyncio.timeout(3):
         async with bench.running(reconnect={"refused_base": 600, "refused_cap": 600}):
             await bench.report.until(lambda: bool(bench.report.states))
-    assert [reason for _, _, reason in bench.report.gaps] == ["connect"]
+    assert bench.report.gaps == []
 
 
 async def test_what_lima_charlie_dropped_is_counted_and_is_a_gap(bench, cloud):

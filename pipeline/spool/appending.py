@@ -1,0 +1,215 @@
+"""Brings batches to the disk: in groups, so that one wait for the disk serves all that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from pipeline.core.batch import LogId
+from pipeline.kit.backoff import Backoff
+from pipeline.kit.log import Logger
+from pipeline.spool.log import DiskLog, Entry, memory
+from pipeline.spool.segment import Segment, encode
+from pipeline.spool.shares import Shares
+from pipeline.spool.worker import Worker
+from pipeline.spool.writing import LogWriter, Pieces
+
+RESERVE = 1 << 20
+"""Bytes of the disk that records leave free: where positions cannot be committed, nothing can be deleted either."""
+RECENT_SIZE = 16 << 20
+"""Bytes of memory that the latest batches of all logs may take, so that a lane that keeps up never reads from the disk."""
+GROUP_SIZE = 8 << 20
+"""Bytes that are written at once at most; encoding them holds up everybody else."""
+SYNC_INTERVAL = 0.1
+"""Seconds between writing and the disk with `sync: normal`."""
+
+_Outcome = tuple[list[Segment], OSError | None]
+
+
+class Appender:
+    """Belongs to the event loop; ``worker`` does what blocks."""
+
+    def __init__(
+        self,
+        path: Path,
+        logs: Mapping[LogId, DiskLog],
+        shares: Shares[LogId],
+        worker: Worker,
+        on_trouble: Callable[[], None],
+        log: Logger,
+        *,
+        full_sync: bool,
+    ) -> None:
+        self.trouble = ""
+        """Why the disk takes no records; "" while it does."""
+        self._path = path
+        self._logs = logs
+        self._shares = shares
+        self._worker = worker
+        self._on_trouble = on_trouble
+        self._log = log
+        self._full_sync = full_sync
+        self._ready: list[Entry] = []
+        """Batches that have room and wait for the thread."""
+        self._writing = False
+        self._recent_size = 0
+        self._sync_due: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._backoff = Backoff(0.05, 1.0)
+
+    def put(self, entry: Entry) -> None:
+        """Write a batch that has room; ``entry.done`` says when it is accepted."""
+        self._shares.charge(entry.batch.log, entry.cost)
+        self._ready.append(entry)
+        self._next()
+
+    async def take_back(self, entry: Entry) -> None:
+        """Do not write it, as its caller is cancelled; what is being written already is waited for, as it may be accepted."""
+        if entry in self._ready:
+            self._ready.remove(entry)
+            self._shares.charge(entry.batch.log, -entry.cost)
+            return
+        entry.given_up = True
+        while not entry.done.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([entry.done])
+
+    async def sync(self) -> None:
+        """Put all that is accepted on the disk. Raises OSError."""
+        if not self._full_sync:
+            await self._worker.run(self._sync)
+
+    async def close(self) -> None:
+        """Put all that is accepted on the disk. Raises OSError."""
+        for timer in (self._sync_due, self._retry):
+            if timer is not None:
+                timer.cancel()
+        await self._worker.run(self._sync)
+
+    def _next(self) -> None:
+        if self._writing or not self._ready or self._retry is not None:
+            return
+        size = taken = 0
+        by_log: dict[LogId, list[Entry]] = {}
+        for entry in self._ready:
+            if taken and size + entry.cost > GROUP_SIZE:
+                break
+            by_log.setdefault(entry.batch.log, []).append(entry)
+            size += entry.cost
+            taken += 1
+        del self._ready[:taken]
+        jobs: list[tuple[LogWriter, list[Pieces]]] = []
+        for name, entries in by_log.items():
+            log = self._logs[name]
+            log.in_flight = len(entries)
+            first = log.stats.end
+            frames: list[Pieces] = []
+            for entry in entries:
+                frames.append((first, encode(entry.batch, first)))
+                first += len(entry.batch.records)
+            jobs.append((log.writer, frames))
+        self._writing = True
+        self._worker.start(partial(self._write, jobs, size)).add_done_callback(partial(self._written, by_log))
+
+    def _write(self, jobs: Sequence[tuple[LogWriter, Sequence[Pieces]]], size: int) -> list[_Outcome]:
+        """In the thread."""
+        try:
+            disk = os.statvfs(self._path)
+            if disk.f_bavail * disk.f_frsize < size + RESERVE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 - as if the disk had said it
+        except OSError as error:
+            return [([], error)] * len(jobs)
+        return [writer.write(frames, sync=self._full_sync) for writer, frames in jobs]
+
+    def _written(self, by_log: Mapping[LogId, Sequence[Entry]], done: asyncio.Future[list[_Outcome]]) -> None:
+        self._writing = False
+        failed: list[Entry] = []
+        problem: OSError | None = None
+        for (name, entries), (segments, error) in zip(by_log.items(), done.result(), strict=True):
+            log = self._logs[name]
+            log.in_flight = 0
+            for entry, segment in zip(entries, segments, strict=False):
+                self._accept(log, entry, segment)
+            if segments:
+                for lane in log.lanes:
+                    lane.wake()
+            failed += entries[len(segments) :]
+            problem = problem or error
+        self._forget()
+        self._again(failed)
+        if problem is not None:
+            self._stall(problem)
+        elif self.trouble:
+            self._log.info("The spool's disk takes records again.")
+            self.trouble = ""
+            self._backoff.reset()
+        if not self._full_sync and self._sync_due is None:
+            self._sync_due = asyncio.get_running_loop().call_later(SYNC_INTERVAL, self._start_sync)
+        self._next()
+
+    def _accept(self, log: DiskLog, entry: Entry, segment: Segment) -> None:
+        batch, stats = entry.batch, log.stats
+        if log.know(segment):
+            self._shares.charge(log.name, segment.length)
+        batch.first = stats.end
+        stats.end = segment.end = batch.end
+        stats.received += len(batch.records)
+        stats.bytes += entry.cost
+        segment.length += entry.cost
+        log.remember(batch)
+        self._recent_size += memory(batch)
+        if not entry.done.done():
+            entry.done.set_result(None)
+
+    def _again(self, failed: Sequence[Entry]) -> None:
+        """Put what could not be written back to the front, but for what nobody waits for any more."""
+        for entry in failed:
+            if entry.given_up:
+                self._shares.charge(entry.batch.log, -entry.cost)
+                entry.done.set_result(None)
+        self._ready[:0] = [entry for entry in failed if not entry.given_up]
+
+    def _stall(self, error: OSError) -> None:
+        text = error.strerror or str(error)
+        if not self.trouble:
+            self._log.error("The spool's disk takes no records: sources wait, and it goes on by itself.", error=text)
+        self.trouble = text
+        self._retry = asyncio.get_running_loop().call_later(self._backoff.next(), self._try_again)
+        self._on_trouble()
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._next()
+
+    def _forget(self) -> None:
+        """Keep the memory for the latest batches within its bounds, at the cost of who has most of it."""
+        for log in self._logs.values():
+            self._recent_size -= log.forget_read()
+        while self._recent_size > RECENT_SIZE:
+            self._recent_size -= max(self._logs.values(), key=lambda log: log.recent_size).forget_oldest()
+
+    def _start_sync(self) -> None:
+        self._sync_due = None
+        self._worker.start(self._sync).add_done_callback(self._synced)
+
+    def _synced(self, done: asyncio.Future[None]) -> None:
+        if (error := done.exception()) is not None:
+            self._log.error(
+                "Accepted records could not be put on the disk; a power cut may lose them.", error=str(error)
+            )
+
+    def _sync(self) -> None:
+        """In the thread. A log that fails does not keep the others from being synced. Raises OSError."""
+        problem: OSError | None = None
+        for log in self._logs.values():
+            try:
+                log.writer.sync()
+            except OSError as error:
+                problem = error
+        if problem is not None:
+            raise problem

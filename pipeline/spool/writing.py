@@ -1,0 +1,145 @@
+"""Appends frames to the segments of a log. Everything here blocks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.spool.folder import datasync, sync_directory
+from pipeline.spool.segment import FILE_HEADER, Segment, file_header, file_name
+
+Pieces = tuple[int, Sequence[bytes]]
+"""The number of a frame's first record, and its bytes in pieces."""
+_BUFFERS = 1000
+"""Buffers in one call, below the kernel's limit of 1024."""
+
+
+class LogWriter:
+    """Appends to the last segment of a log and begins new ones. A failed call leaves nothing that counts."""
+
+    def __init__(self, folder: Path, segment_size: int, last: Segment | None) -> None:
+        self.last = last
+        """The segment that grows; None before the first one."""
+        self._folder = folder
+        self._segment_size = segment_size
+        self._fd = -1
+        self._length = last.length if last else 0
+        self._synced = self._length
+        self._broken = False
+        """Nobody knows what the segment holds behind ``_length``; another one is begun."""
+
+    def write(self, frames: Sequence[Pieces], *, sync: bool) -> tuple[list[Segment], OSError | None]:
+        """Append frames, and with ``sync`` put them on the disk.
+
+        Returns the segments of those that count, which are the first ones, and what stopped it.
+        """
+        placed: list[Segment] = []
+        safe, safe_length = 0, self._length
+        run: list[bytes] = []
+        size = count = 0
+        try:
+            for first, pieces in frames:
+                length = sum(map(len, pieces))
+                if self._is_full(size + length):
+                    placed += self._put(run, count)
+                    run, size, count = [], 0, 0
+                    if self._is_full(length):
+                        self.roll(first)
+                        safe, safe_length = len(placed), self._length
+                run += pieces
+                size += length
+                count += 1
+            placed += self._put(run, count)
+            if sync:
+                self.sync()
+        except OSError as error:
+            if sync:
+                self._cut(safe_length)
+                return placed[:safe], error
+            self._cut(self._length)
+            return placed, error
+        return placed, None
+
+    def roll(self, first: int) -> Segment:
+        """Begin a new segment at this record, once what is written is on the disk. Raises OSError."""
+        self.sync()
+        if not self._folder.is_dir():
+            self._folder.mkdir(mode=0o750)
+            sync_directory(self._folder.parent)
+        path = self._folder / file_name(first)
+        if self.last is not None and self.last.path == path:  # nothing that counts is in it
+            path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            os.pwrite(fd, file_header(), 0)
+            datasync(fd)
+            sync_directory(self._folder)
+        except BaseException:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        self.close()
+        self._fd = fd
+        self.last = Segment(path, first, first, FILE_HEADER)
+        self._length = self._synced = FILE_HEADER
+        self._broken = False
+        return self.last
+
+    def sync(self) -> None:
+        """Put what is written on the disk. Raises OSError; what failed is not tried again, as the kernel forgets it."""
+        if self._synced < self._length and not self._broken:
+            try:
+                datasync(self._fd)
+            except OSError:
+                self._broken = True
+                raise
+            self._synced = self._length
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _is_full(self, more: int) -> bool:
+        """Whether this many bytes belong into another segment. A frame that is larger than a segment has one of its own."""
+        if self.last is None or self._broken:
+            return True
+        return self._length > FILE_HEADER and self._length + more > self._segment_size
+
+    def _put(self, pieces: Sequence[bytes], count: int) -> list[Segment]:
+        """Write pieces, which are ``count`` frames; returns where each of these is."""
+        if not count:
+            return []
+        assert self.last is not None
+        if self._fd < 0:
+            self._fd = os.open(self.last.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        at = self._length
+        for start in range(0, len(pieces), _BUFFERS):
+            at = _write_at(self._fd, pieces[start : start + _BUFFERS], at)
+        self._length = at
+        return [self.last] * count
+
+    def _cut(self, length: int) -> None:
+        """Take back what was written behind ``length``; where that fails too, the segment is left alone from now on."""
+        self._length = length
+        self._synced = min(self._synced, length)
+        if self._fd >= 0:
+            try:
+                os.ftruncate(self._fd, length)
+            except OSError:
+                self._broken = True
+
+
+def _write_at(fd: int, pieces: Sequence[bytes], at: int) -> int:
+    """Write all pieces at an offset and return where they end. Raises OSError."""
+    end = at + sum(map(len, pieces))
+    at += os.pwritev(fd, pieces, at)
+    if at < end:
+        rest = memoryview(b"".join(pieces))[at - end :]
+        while rest:
+            done = os.pwrite(fd, rest, at)
+            rest = rest[done:]
+            at += done
+    return end

@@ -1,0 +1,105 @@
+"""A process that appends, reads and commits until it kills itself at a given point: ``FOLDER SYNC POINT MOMENT NUMBER ON_FULL``.
+
+It tells on stdout what it was promised: ``accepted END``, ``committing POSITION``, ``committed POSITION``, ``skipped START END``.
+"""
+
+import asyncio
+import importlib.util
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.batch import LogId
+from pipeline.kit import log as logs
+from pipeline.spool import folder, room, state, writing
+
+spec = importlib.util.spec_from_file_location("disk_driver", Path(__file__).with_name("disk_driver.py"))
+assert spec is not None
+assert spec.loader is not None
+disk_driver = importlib.util.module_from_spec(spec)
+sys.modules["disk_driver"] = disk_driver
+spec.loader.exec_module(disk_driver)
+
+
+class Replaced:
+    """The module `os` with one function replaced."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.__dict__.update(vars(os))
+        self.__dict__[name] = function
+
+
+def deadly(function: Callable[..., Any], moment: str, number: int) -> Callable[..., Any]:
+    """The function, but the process dies before, within or after its n-th call."""
+    left = [number]
+
+    def call(*args: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            if moment == "within":  # only of a write: half of it reaches the file
+                fd, pieces, at = args
+                data = b"".join(pieces)
+                os.pwrite(fd, data[: random.randrange(1, len(data))], at)
+            elif moment == "after":
+                function(*args, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **options)
+
+    return call
+
+
+def arm(point: str, moment: str, number: int) -> None:
+    """Replace the function at a point of the spool's work."""
+    match point:
+        case "write" | "create" | "header":
+            name = {"write": "pwritev", "create": "open", "header": "pwrite"}[point]
+            writing.os = Replaced(name, deadly(getattr(os, name), moment, number))  # type: ignore[attr-defined]
+        case "datasync" | "sync_directory":
+            setattr(writing, point, deadly(getattr(folder, point), moment, number))
+        case "unlink":
+            real = deadly(folder.Path.unlink, moment, number)
+            folder.Path.unlink = lambda path, **options: real(path, **options)  # type: ignore[assignment,method-assign]  # noqa: PLW0108 - a method must bind its path
+        case "remove":
+            room.remove = deadly(room.remove, moment, number)  # type: ignore[attr-defined]
+        case "commit" | "checkpoint":
+            setattr(state.State, point, deadly(getattr(state.State, point), moment, number))
+
+
+def tell(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+async def main() -> None:
+    path, sync, point, moment, number, on_full = sys.argv[1:]
+    logs.configure("error")
+    lane = disk_driver.FakeLane(on_full=on_full)
+    name = LogId("a")
+
+    def skip(log: LogId, end: int) -> None:
+        tell("skipped", lane.cursors[log], end)
+        lane.cursors[log] = end
+
+    lane.skip = skip
+    async with disk_driver.spooling(Path(path), lane, max_size=1 << 20, sync=sync) as spool:
+        arm(point, moment, int(number))
+        rng = random.Random(int(number))
+        for turn in range(400):
+            await spool.append(disk_driver.batch(8, spool.stats()[name].end, 2000))
+            tell("accepted", spool.stats()[name].end)
+            if on_full == "block" or turn < 10:
+                for _ in range(rng.randrange(3)):
+                    await lane.take(spool)
+            if rng.random() < 0.3 or turn % 40 == 39:
+                if on_full == "block" and turn % 40 == 39:
+                    await lane.drain(spool)
+                position = lane.cursors[name]
+                tell("committing", position)
+                await spool.commit({(lane.id, name): position}, {"s": {"at": position}})
+                tell("committed", position)
+
+
+asyncio.run(main())
