@@ -303,8 +303,7 @@ async def test_logs_get_their_turns(bench):
 
 async def test_a_dropped_backlog_lets_others_run(bench, stage):
     """A filter that drops a whole backlog does not hold the event loop until its end."""
-    made = await bench(filters=[stage(lambda _events: [])])
-    turns = 0
+    turns, seen = 0, []
 
     async def count():
         nonlocal turns
@@ -312,18 +311,37 @@ async def test_a_dropped_backlog_lets_others_run(bench, stage):
             turns += 1
             await asyncio.sleep(0)
 
-    for start in range(50):
-        made.spool._insert(made.spool._logs[made.logs[0]], _batch(made, start))
+    made = await bench(filters=[stage(lambda _events: seen.append(turns) or [])])
     counting = asyncio.ensure_future(count())
+    for start in range(50):
+        await made.send(*numbered(1, start))
     await made.until(lambda: made.lane.tallies[made.logs[0]].filtered == 50)
     counting.cancel()
-    assert turns >= 50
+    assert len(set(seen)) == 50
 
 
-def _batch(made, start):
-    from pipeline.core.batch import Batch
+async def test_what_is_skipped_while_it_is_read(bench):
+    """A batch that the spool gives up while a lane reads it counts once, as discarded, and is not written."""
+    made = await bench(on_full="drop_oldest")
+    read, gate, reading = made.spool.read, asyncio.Event(), asyncio.Event()
 
-    return Batch(numbered(1, start), made.logs[0], "event", 0.0)
+    async def slow(log, position):
+        found = await read(log, position)
+        if not gate.is_set():
+            reading.set()
+            await gate.wait()
+        return found
+
+    made.spool.read = slow
+    await made.send(*numbered(2))
+    batch = await made.send(*numbered(2, 2))
+    await reading.wait()
+    made.lane.skip(batch.log, batch.end)
+    gate.set()
+    await made.send(b"{}")
+    assert await made.sink.until(1) == [b"{}"]
+    await made.finish()
+    assert made.lane.tallies[batch.log].discarded == {"spool_full": 4}
 
 
 async def test_a_cancelled_lane_has_its_books_right(bench):

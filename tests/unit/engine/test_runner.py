@@ -297,7 +297,10 @@ async def test_a_sink_that_is_away_at_the_start(make):
 
 
 async def test_a_closed_pipe(make):
-    """When the reader of a sink has gone, the process ends with 0, and the other sinks get all there is."""
+    """When the reader of a sink has gone, the process ends with 0, and the other sinks get all there is.
+
+    One request to stop meanwhile changes nothing about that.
+    """
     runner = make(lasting(), {"pipe": SINK, "one": {**SINK, "gated": True}})
     pipe = sink_of(runner, "pipe")
 
@@ -308,6 +311,8 @@ async def test_a_closed_pipe(make):
     pipe.decide = gone
     task = asyncio.ensure_future(runner.run())
     await until(lambda: runner.health.phase == "draining")
+    runner.stop()
+    await asyncio.sleep(0.02)
     sink_of(runner).gate.set()
     summary = await asyncio.wait_for(task, 5)
     counts = {lane.sink: lane for lane in summary.lanes}
@@ -318,13 +323,13 @@ async def test_a_closed_pipe(make):
 
 async def test_a_lane_that_crashes_ends_the_process(make, monkeypatch):
     """A bug in a lane ends the process with 1, in order, instead of hanging or leaving records unread."""
-    runner = make(lasting(), {"one": SINK, "two": SINK}, stop_timeout=2)
+    runner = make(lasting(count=1), {"one": SINK, "two": SINK}, stop_timeout=2)
     lane = runner.plan.lanes[0]
 
-    async def bug(_slices):
+    def bug(_batch, _payload):
         raise RuntimeError("bug")
 
-    monkeypatch.setattr(lane, "_write", bug)
+    monkeypatch.setattr(lane, "_delivered", bug)
     summary = await asyncio.wait_for(runner.run(), 10)
     assert summary.exit_code == 1
     assert lane.id in runner.reason

@@ -205,6 +205,18 @@ async def test_a_batch_in_hand_is_not_dropped():
     assert await spool.read(A, 0) is held
 
 
+async def test_a_batch_in_one_lanes_hand_still_counts():
+    """A batch that one lane is writing holds its room, though another lane would give it up."""
+    busy, idle = Port("busy", [A], "drop_oldest"), Port("idle", [A], "drop_oldest")
+    spool = await opened(busy, idle, logs=[A])
+    await spool.append(batch(A, MIB // 4))
+    held = await busy.take(spool, A)
+    for _ in range(12):
+        await asyncio.wait_for(spool.append(batch(A, MIB // 4)), 1)
+    assert await spool.read(A, 0) is held
+    assert idle.skipped[A] > 1
+
+
 async def test_settled():
     """A receipt settles when every lane is past its records."""
     one, two = Port("one", [A]), Port("two", [A])
