@@ -13,6 +13,8 @@ from pipeline.spool.writing import LogWriter
 
 RECORD_OVERHEAD = 48
 """Bytes of memory that a record costs beside its content."""
+BATCH_OVERHEAD = 320
+"""Bytes of memory that a batch costs beside its records."""
 _PLACES = 64
 """Places where reading is to go on that a log remembers."""
 
@@ -142,4 +144,4 @@ def _first(segment: Segment) -> int:
 
 def memory(batch: Batch) -> int:
     """Bytes of memory that a batch takes."""
-    return batch.size + RECORD_OVERHEAD * len(batch.records)
+    return batch.size + RECORD_OVERHEAD * len(batch.records) + BATCH_OVERHEAD
