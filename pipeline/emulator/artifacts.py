@@ -147,15 +147,21 @@ class ArtifactService:
     async def list(self, request: web.Request) -> web.Response:
         org = self._access.org(request, "insight.evt.get")
         form = await form_of(request)
-        start, end, sid = form.number("start", 0), form.number("end", 1 << 40), form.text("sid")
+        start, end = form.number("start", 0), form.number("end", 1 << 40)
+        source, hint = form.text("sid") or form.text("source"), form.text("hint")
         rows = [
             upload.shown(org)
             for upload in self._uploads[org.oid].values()
-            if upload.data is not None and start <= int(upload.began) <= end and sid in ("", upload.source)
+            if upload.data is not None
+            and start <= int(upload.began) <= end
+            and source in ("", upload.source)
+            and hint in ("", upload.hint)
         ]
         after = form.number("cursor", 0) if form.text("cursor") != "-" else 0
         more = len(rows) > after + PAGE
-        return answer({"artifacts": rows[after : after + PAGE], "next_cursor": str(after + PAGE) if more else ""})
+        page = rows[after : after + PAGE]
+        # by both names that clients read: SDK 4.x knows only `logs`
+        return answer({"artifacts": page, "logs": page, "next_cursor": str(after + PAGE) if more else ""})
 
     async def original(self, request: web.Request) -> web.Response:
         upload = self._find(request)

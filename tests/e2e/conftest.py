@@ -177,6 +177,20 @@ def emulator(tmp_path: Path) -> Iterator[Callable[..., Emulator]]:
         process.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Emulator]]:
+    """As `emulator`, for all tests of a file: each leaves it as it found it, or works on names of its own."""
+    started: list[Emulator] = []
+
+    def start(*arguments: str) -> Emulator:
+        started.append(Emulator(tmp_path_factory.mktemp("emulator"), *arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.stop()
+
+
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Iterator[Callable[..., Pipeline]]:
     started: list[Pipeline] = []
