@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 from aiohttp import web
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.types import Listen
+from pipeline.engine.observe import Observation, Observed
 from pipeline.engine.runner import Runner, Service
-from pipeline.engine.summary import summarize
 from pipeline.kit import log as logs
 
 
 class _Pages:
-    """Answers for one runner."""
+    """Answers for what is observed."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
         self._page = Path(__file__).with_name("live.html").read_text(encoding="utf-8")
 
     async def metrics(self, _: web.Request) -> web.Response:
-        body = generate_latest(self._runner.plan.meters.registry)
+        body = await self._observed.metrics()
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(self, _: web.Request) -> web.Response:
@@ -34,21 +33,12 @@ class _Pages:
         return web.Response(text="ok\n")
 
     async def readyz(self, _: web.Request) -> web.Response:
-        health = self._runner.health
-        return web.json_response(
-            health.body(), status=200 if health.ready else 503, dumps=lambda value: orjson.dumps(value).decode()
-        )
+        ready, body = await self._observed.health()
+        return web.json_response(body, status=200 if ready else 503, dumps=lambda value: orjson.dumps(value).decode())
 
     async def state(self, _: web.Request) -> web.Response:
         """What the live page shows, as JSON."""
-        summary = summarize(self._runner.plan)
-        body = {
-            "health": self._runner.health.body(),
-            "sources": [asdict(source) for source in summary.sources],
-            "refused": summary.refused,
-            "lanes": [asdict(lane) for lane in summary.lanes],
-            "conservation_error": self._runner.plan.meters.conservation_error(),
-        }
+        body = await self._observed.state()
         return web.json_response(body, dumps=lambda value: orjson.dumps(value).decode())
 
     async def live(self, _: web.Request) -> web.Response:
@@ -63,43 +53,48 @@ DEFAULT = Listen("127.0.0.1", 9600)
 
 
 def serve(asked: Listen | None) -> Service:
-    """A service for `Runner`: the admin server.
+    """A service for `Runner`: the admin server. Raises as `pages`."""
+
+    def service(runner: Runner) -> contextlib.AbstractAsyncContextManager[None]:
+        return pages(Observation(runner), asked)
+
+    return service
+
+
+@contextlib.asynccontextmanager
+async def pages(observed: Observed, asked: Listen | None) -> AsyncIterator[None]:
+    """Serve what is observed.
 
     Where an address was asked for and cannot be bound, raises ConfigError; the default address is only tried.
     """
     listen = asked or DEFAULT
-
-    @contextlib.asynccontextmanager
-    async def service(runner: Runner) -> AsyncIterator[None]:
-        pages = _Pages(runner)
-        app = web.Application(client_max_size=1 << 16)
-        app.add_routes([
-            web.get("/metrics", pages.metrics),
-            web.get("/healthz", pages.healthz),
-            web.get("/readyz", pages.readyz),
-            web.get("/state", pages.state),
-            web.get("/", pages.live),
-        ])  # fmt: skip
-        web_runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await web_runner.setup()
+    answers = _Pages(observed)
+    app = web.Application(client_max_size=1 << 16)
+    app.add_routes([
+        web.get("/metrics", answers.metrics),
+        web.get("/healthz", answers.healthz),
+        web.get("/readyz", answers.readyz),
+        web.get("/state", answers.state),
+        web.get("/", answers.live),
+    ])  # fmt: skip
+    web_runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await web_runner.setup()
+    try:
+        site = web.TCPSite(web_runner, listen.host or None, listen.port)
         try:
-            site = web.TCPSite(web_runner, listen.host or None, listen.port)
-            try:
-                await site.start()
-            except OSError as error:
-                problem = ConfigError(
-                    f"the admin server cannot listen on {listen}: {error.strerror or error}",
-                    where="admin.listen",
-                    fix="Choose another address, or stop what uses this one; port 0 picks a free one.",
-                )
-                if asked is not None:
-                    raise problem from error
-                logs.get(component="admin").warning("There is no admin server.", error=str(problem))
-            else:
-                host, port = web_runner.addresses[0][:2]
-                logs.get(component="admin").info("Serving metrics and health.", url=f"http://{Listen(host, port)}/")
-            yield
-        finally:
-            await web_runner.cleanup()
-
-    return service
+            await site.start()
+        except OSError as error:
+            problem = ConfigError(
+                f"the admin server cannot listen on {listen}: {error.strerror or error}",
+                where="admin.listen",
+                fix="Choose another address, or stop what uses this one; port 0 picks a free one.",
+            )
+            if asked is not None:
+                raise problem from error
+            logs.get(component="admin").warning("There is no admin server.", error=str(problem))
+        else:
+            host, port = web_runner.addresses[0][:2]
+            logs.get(component="admin").info("Serving metrics and health.", url=f"http://{Listen(host, port)}/")
+        yield
+    finally:
+        await web_runner.cleanup()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import configure_log
+from pipeline.cli.options import Options, configure_log
 from pipeline.config.load import Loaded
 from pipeline.core.errors import ConfigError
 from pipeline.engine.runner import Service
@@ -45,7 +45,7 @@ def command(context: click.Context, config: Path, *, summary: bool | None) -> No
     configure_log(context.obj, loaded.config.log)
     for warning in loaded.warnings:
         logs.get(component="config").warning(str(warning))
-    result = run(loaded)
+    result = supervise(loaded, context.obj) if several(loaded) else run(loaded)
     if summary if summary is not None else sys.stderr.isatty():
         click.echo("\n" + render(result), err=True)
     context.exit(result.exit_code)
@@ -70,12 +70,33 @@ def run(loaded: Loaded, *, admin: bool = True, services: Sequence[Service] = ())
             plan = build(loaded.config, orgs, SystemClock(), loaded.registry)
             return await Runner(plan, all_services).run()
 
-    _collect_less_often()
-    with asyncio.Runner(loop_factory=_loop_factory(loaded.config.event_loop)) as runner:
+    collect_less_often()
+    with asyncio.Runner(loop_factory=loop_factory(loaded.config.event_loop)) as runner:
         return runner.run(main())
 
 
-def _collect_less_often() -> None:
+def several(loaded: Loaded) -> bool:
+    """Whether a configuration runs in several processes, or finds folders of such a run that are not empty."""
+    from pipeline.engine import placement
+
+    return loaded.config.processes > 1 or bool(placement.left_over(loaded.config))
+
+
+def supervise(loaded: Loaded, options: Options) -> Summary:
+    """Run a configuration to its end in several processes."""
+
+    async def main() -> Summary:
+        from pipeline.admin.server import pages
+        from pipeline.engine.supervisor import Supervisor
+
+        section = loaded.config.admin
+        supervisor = Supervisor(loaded, [sys.executable, "-m", "pipeline.cli.worker"], {"debug": False, **options})
+        return await supervisor.run([lambda observed: pages(observed, section.listen if section else None)])
+
+    return asyncio.run(main())
+
+
+def collect_less_often() -> None:
     """Let the cycle collector start after 10,000 new containers, not 700.
 
     A decoded batch holds thousands of them, and none is in a cycle: with 700 the collector walks over them again and again (13 % of
@@ -84,7 +105,7 @@ def _collect_less_often() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     if name == "asyncio":
         return None
     try:

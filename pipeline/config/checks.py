@@ -9,7 +9,17 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from pipeline.config.model import AdminConfig, Config, DeadLetterConfig, Sinks, Sources, Spool
+from pipeline.config.model import (
+    AdminConfig,
+    Config,
+    DeadLetterConfig,
+    Sinks,
+    Sources,
+    Spool,
+    Workers,
+    processes,
+    spool_size,
+)
 from pipeline.config.problem import ConfigProblem, Path
 from pipeline.config.registry import Registry
 from pipeline.config.suggest import did_you_mean
@@ -108,6 +118,11 @@ class Parts(Section):
     spool: Spool | None = MemorySpoolConfig()
     dead_letter: DeadLetterConfig | None = DeadLetterConfig()
     admin: AdminConfig | None = None
+    workers: Workers | None = 1
+
+    @property
+    def processes(self) -> int:
+        return processes(self.workers or 1)
 
 
 def sound_parts(data: Mapping[str, Any], mistakes: Iterable[Path], registry: Registry) -> Parts:
@@ -122,10 +137,12 @@ def sound_parts(data: Mapping[str, Any], mistakes: Iterable[Path], registry: Reg
     return Parts.model_validate(rest, context={"registry": registry})
 
 
-def check_together(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
+def check_together(parts: Parts, tree: Tree, registry: Registry) -> Iterator[ConfigProblem]:
     """Yield mistakes in how the sections fit together."""
     yield from _organizations(parts, tree)
     yield from _sizes(parts, tree)
+    if parts.processes > 1:
+        yield from _workers(parts, tree, registry)
     yield from _shared_paths(parts, tree)
     yield from _shared_addresses(parts, tree)
 
@@ -140,21 +157,25 @@ def _organizations(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
 
 
 def _sizes(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
+    number = parts.processes
+    size = spool_size(parts.spool, number) if parts.spool is not None else 0
+    split = parts.spool is not None and size < parts.spool.max_size
+    share = f", which {number} workers share" if split else ""
     for name, source in parts.sources.items():
-        if parts.spool is not None and source.max_record * 4 > parts.spool.max_size:
+        if parts.spool is not None and source.max_record * 4 > size:
             yield _problem(
                 tree,
                 ("sources", name, "max_record"),
                 f"one record may have {format_size(source.max_record)}, more than a quarter of the spool's"
-                f" {format_size(parts.spool.max_size)}",
-                f"Set max_record to at most {format_size(parts.spool.max_size // 4)},"
-                f" or spool.max_size to at least {format_size(source.max_record * 4)}.",
+                f" {format_size(parts.spool.max_size)}{share}",
+                f"Set max_record to at most {format_size(size // 4)},"
+                f" or spool.max_size to at least {format_size(source.max_record * 4 * (number if split else 1))}.",
             )
     if parts.dead_letter is None or not parts.sources:
         return
     name, source = max(parts.sources.items(), key=lambda item: item[1].max_record)
     # Quotes and backslashes take two bytes each in the text of a letter.
-    need = 2 * source.max_record + LETTER_ROOM
+    need = (2 * source.max_record + LETTER_ROOM) * number
     if parts.dead_letter.max_size < need:
         yield _problem(
             tree,
@@ -163,6 +184,21 @@ def _sizes(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
             " the lane would wait for ever",
             f"Set dead_letter.max_size to at least {-(-need // 2**20)}MiB, or lower the source's max_record.",
         )
+
+
+def _workers(parts: Parts, tree: Tree, registry: Registry) -> Iterator[ConfigProblem]:
+    """What several processes cannot do right."""
+    fix = "Set `workers: 1`."
+    for name, sink in parts.sinks.items():
+        if getattr(registry.component("sinks", sink.type), "alone", False):
+            what = (
+                f"a sink of the type `{sink.type}` works in one process only, and there are {parts.processes} workers"
+            )
+            yield _problem(tree, ("sinks", name, "type"), what, fix)
+    for name, route in _mapping(tree.data.get("routes")).items():
+        if str(_mapping(route).get("dedupe", False)).lower() not in _OFF:
+            what = "each worker would know only the ids that it has seen itself, so `dedupe` works in one process only"
+            yield _problem(tree, ("routes", name, "dedupe"), what, fix)
 
 
 def _shared_paths(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:

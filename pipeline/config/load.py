@@ -30,6 +30,10 @@ class Loaded:
     """What is allowed but hardly meant."""
     registry: Registry
     """Gives the component classes that the configuration names."""
+    text: str
+    """What was read, as it was written."""
+    file: str
+    """What its mistakes are told with."""
 
 
 def load(path: str | Path, env: Mapping[str, str] | None = None) -> Loaded:
@@ -67,10 +71,10 @@ def loads(text: str, env: Mapping[str, str] | None = None, *, file: str = "confi
     except ValidationError as error:
         problems += explain(error, tree, registry)
     parts = checks.sound_parts(tree.data, [problem.path for problem in problems], registry)
-    problems += [*checks.check_names(tree), *checks.check_together(parts, tree)]
+    problems += [*checks.check_names(tree), *checks.check_together(parts, tree, registry)]
     if config is None or problems:
         raise _together(problems, file)
-    return Loaded(config, tuple(checks.warnings(config, tree)), registry)
+    return Loaded(config, tuple(checks.warnings(config, tree)), registry, text, file)
 
 
 def _together(problems: Iterable[ConfigProblem], file: str) -> ConfigError:

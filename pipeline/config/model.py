@@ -14,6 +14,7 @@ from pipeline.core.config import ComponentConfig, Field, FilterConfig, Section, 
 from pipeline.core.errors import ConfigError
 from pipeline.core.spool import OnFull
 from pipeline.core.types import Duration, Listen, Size
+from pipeline.kit import cores
 from pipeline.limacharlie.config import LimaCharlieConfig, OrgConfig
 from pipeline.spool.disk import DiskSpoolConfig
 from pipeline.spool.memory import MemorySpoolConfig
@@ -61,6 +62,9 @@ Spool = Annotated[
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more), Field(min_length=1)]
 """One name or a list of names."""
+
+
+Workers = Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
 
 
 class DedupeConfig(Section):
@@ -136,6 +140,9 @@ class Config(Section):
     """How long a stop may take until what is still under way is given up."""
     log: LogConfig = LogConfig()
     """What is written to stderr."""
+    workers: Workers = 1
+    """Processes that share the work; `auto` takes one for each CPU that this process may use. The connections of a listener are
+    handed to them in turn; each other source lives in one of them. Each has its part of the spool, in a folder `w1`, `w2`, …"""
     event_loop: Literal["asyncio", "uvloop"] = "asyncio"
     """Which event loop runs it all; `uvloop` needs the extra of that name."""
 
@@ -149,9 +156,25 @@ class Config(Section):
                     return {**data, "dead_letter": {**letters, "path": str(Path(path).parent / "dead-letter")}}
         return data
 
+    @property
+    def processes(self) -> int:
+        """How many workers there are."""
+        return processes(self.workers)
+
     def account(self, org: str) -> LimaCharlieConfig:
         """Credentials and addresses for an organization of `orgs`, or for the only one ("")."""
         return self.limacharlie.for_org(self.orgs[org]) if org else self.limacharlie
+
+
+def processes(workers: Workers) -> int:
+    """How many processes a number of workers stands for."""
+    return cores.usable() if workers == "auto" else workers
+
+
+def spool_size(spool: MemorySpoolConfig | DiskSpoolConfig, workers: int) -> int:
+    """The `max_size` of one of several workers: its share, but in memory the default where the configuration gives none."""
+    given = isinstance(spool, DiskSpoolConfig) or "max_size" in spool.model_fields_set
+    return spool.max_size // workers if given else spool.max_size
 
 
 def filter_id(route: str, index: int, config: FilterConfig) -> str:

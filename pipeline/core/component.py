@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pipeline.core.clock import Clock
 from pipeline.core.config import ComponentConfig
+from pipeline.core.handover import Handover
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
 State = Literal["starting", "ok", "degraded", "failed", "stopped"]
@@ -63,6 +64,10 @@ class Context:
     stopping: asyncio.Event
     orgs: Sequence[Org] = (Org(),)
     commit_mark: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None
+    worker: int = 0
+    """Which of several processes this is, from 1 on; 0 where there is one."""
+    handover: Handover | None = None
+    """Where the connections of a source come from whose listener several processes share."""
 
 
 class Component(Generic[ConfigT]):

@@ -20,6 +20,8 @@ class Sink(Component[SinkConfigT]):
 
     has_marks: ClassVar[bool] = False
     """True: `write` returns marks; then one write runs at a time, is all or nothing, and is never abandoned when late."""
+    alone: ClassVar[bool] = False
+    """True: two processes must not have it at once, so that a configuration with several workers cannot use it."""
 
     @property
     def paths(self) -> Iterable[RecordPath]:

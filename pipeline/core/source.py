@@ -45,12 +45,21 @@ class Source(Component[SourceConfigT]):
     """True: the source says by `report.state` when it works. False: it counts as working while it runs."""
     any_org: ClassVar[bool] = False
     """True: records may belong to no configured organization (files)."""
+    shared: ClassVar[bool] = False
+    """True: with several workers each has an instance, and gets its part of the connections to ``config.listen`` by
+    `Context.handover`. False: the source lives in one of them."""
 
     @classmethod
     def needs_account(cls, config: SourceConfigT) -> bool:
         """Whether a source with this config needs its organizations' API keys."""
         del config
         return False
+
+    @classmethod
+    def share(cls, config: SourceConfigT, workers: int) -> SourceConfigT:
+        """The config of one of several instances that share a listener: limits over all connections are divided."""
+        del workers
+        return config
 
     async def open(self) -> None:
         """Bind what listens. Raises `ConfigError` when that cannot work. No record is taken yet."""

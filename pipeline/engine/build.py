@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import count
 from typing import Any, cast
 
 from pipeline.config.model import Config, filter_id
@@ -23,6 +24,7 @@ from pipeline.engine.intake import Intake
 from pipeline.engine.lane import Lane
 from pipeline.engine.letters import DeadLetters
 from pipeline.engine.meters import Meters
+from pipeline.engine.placement import Place
 from pipeline.engine.route import Route
 from pipeline.engine.status import Board, Status
 from pipeline.kit import log as logs
@@ -55,11 +57,22 @@ class Plan:
     routes: list[Route] = field(default_factory=list)
     lanes: list[Lane] = field(default_factory=list)
     logs: list[LogId] = field(default_factory=list)
+    place: Place = field(default_factory=Place)
 
 
-def build(config: Config, orgs: Mapping[str, Org], clock: Clock, registry: Registry | None = None) -> Plan:
-    """Make all components of a configuration. ``orgs`` has one entry named "" where the configuration names none."""
+def build(
+    config: Config,
+    orgs: Mapping[str, Org],
+    clock: Clock,
+    registry: Registry | None = None,
+    place: Place = Place(),  # noqa: B008 - frozen
+) -> Plan:
+    """Make all components of a configuration. ``orgs`` has one entry named "" where the configuration names none.
+
+    ``place`` says which of several processes this is: it has all lanes and logs, and those sources that live in it.
+    """
     registry = registry or Registry()
+    config = place.of(config)
     board = Board(clock)
     stopping = asyncio.Event()
     spool: Spool = _spool(config)
@@ -67,21 +80,22 @@ def build(config: Config, orgs: Mapping[str, Org], clock: Clock, registry: Regis
     meters = Meters(spool, board, letters, clock)
     runners: dict[str, SinkRunner] = {}
     committer = Committer(spool, logs.get(component="spool"))
-    plan = Plan(config, clock, stopping, board, spool, letters, meters, committer)
+    plan = Plan(config, clock, stopping, board, spool, letters, meters, committer, place=place)
+    numbers = count()
 
     for name in _used_sinks(config):
         settings = config.sinks[name]
         kind = cast(type[Sink[Any]], registry.component("sinks", settings.type))
         log = logs.get(component=name)
         status = board.add(name, "sink", "", log)
-        context = Context(name, log, clock, status, stopping, commit_mark=_marker(committer, name))
+        context = Context(name, log, clock, status, stopping, commit_mark=_marker(committer, name), worker=place.worker)
         sink: Sink[Any] = kind(settings, context)
         runners[name] = SinkRunner(sink, settings, status, log)
     plan.sinks = runners
     committer.sinks = list(runners.values())
 
     for name, given in config.sources.items():
-        _add_source(plan, registry, name, given, orgs)
+        _add_source(plan, registry, name, given, orgs, numbers)
 
     for name, route in config.routes.items():
         filters = [
@@ -123,20 +137,37 @@ def _used_sinks(config: Config) -> list[str]:
     return [name for name in config.sinks if name in used]
 
 
-def _add_source(plan: Plan, registry: Registry, name: str, settings: SourceConfig, orgs: Mapping[str, Org]) -> None:
+def _add_source(
+    plan: Plan,
+    registry: Registry,
+    name: str,
+    settings: SourceConfig,
+    orgs: Mapping[str, Org],
+    numbers: Iterator[int],
+) -> None:
     kind = cast(type[Source[Any]], registry.component("sources", settings.type))
     wanted = [org for key, org in orgs.items() if settings.orgs == "all" or key in settings.orgs]
     groups = [[org] for org in wanted] if kind.per_org else [wanted]
     letters = plan.letters.source(name)
+    place = plan.place
+    share = place.shared(kind, settings)
     for group in groups:
         names = {org.name: LogId(name, org.name) for org in group}
         if kind.any_org:
             names = {"": LogId(name), **names}
         plan.logs.extend(log for log in names.values() if log not in plan.logs)
+        if place.drains or (share is None and not place.runs(next(numbers))):
+            continue
         org = group[0].name if len(group) == 1 else ""
         log = logs.get(component=name, org=org) if org else logs.get(component=name)
         status = plan.board.add(name, "source", org, log)
-        source = kind(settings, Context(name, log, plan.clock, status, plan.stopping, tuple(group)))
+        source = kind(
+            settings if share is None else share,
+            Context(
+                name, log, plan.clock, status, plan.stopping, tuple(group),
+                worker=place.worker, handover=place.handovers.get(name),
+            ),
+        )  # fmt: skip
         intake = Intake(name, settings, names, plan.spool, letters, plan.clock)
         plan.sources.append(SourceRun(source, intake, status, group))
 

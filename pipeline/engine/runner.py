@@ -31,17 +31,20 @@ LANE_SHARE = 0.1
 class Runner:
     """Runs a plan once."""
 
-    def __init__(self, plan: Plan, services: Sequence[Service] = ()) -> None:
+    def __init__(self, plan: Plan, services: Sequence[Service] = (), *, alone: bool = True) -> None:
+        """``alone``: whether these sources are all that there are; else somebody who knows the others' decides what ends us."""
         self.plan = plan
         self.clock: Clock = plan.clock
         self.health = Health(plan.board)
         self.exit_code = 0
         self.reason = ""
         """Why the process ended, for the log."""
+        self.asked = False
+        """Whether somebody asked it to stop."""
         self._services = services
+        self._alone = alone
         self._log = logs.get(component="pipeline")
         self._stop = asyncio.Event()
-        self._asked = False
         self._forced = asyncio.Event()
         self._marks: dict[str, dict[str, Any]] = {}
         self._lane_tasks: dict[Lane, asyncio.Task[None]] = {}
@@ -49,9 +52,9 @@ class Runner:
 
     def stop(self, reason: str = "asked to stop") -> None:
         """Begin to stop, as somebody asked; asked again, stop at once."""
-        if self._asked:
+        if self.asked:
             self._forced.set()
-        self._asked = True
+        self.asked = True
         self._end(reason)
 
     def _end(self, reason: str) -> None:
@@ -227,7 +230,7 @@ class Runner:
                     task.cancel()
             if all(lane.ended_by for lane in self._lane_tasks):
                 self._forced.set()
-        elif status.kind == "source" and status.code == "authentication":
+        elif self._alone and status.kind == "source" and status.code == "authentication":
             sources = self.plan.board.of("source")
             if all(other.current == "failed" and other.code == "authentication" for other in sources):
                 self.exit_code = 2

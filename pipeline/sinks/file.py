@@ -19,7 +19,7 @@ from pipeline.core.items import NO_VALUES, Items
 from pipeline.core.sink import Mark, Sink
 from pipeline.core.template import Seen, Template
 from pipeline.core.types import Duration, RecordPath, Size
-from pipeline.kit.codec import LEVELS, Compression, Encoder, by_suffix
+from pipeline.kit.codec import LEVELS, Compression, Encoder, by_suffix, split_suffix
 from pipeline.sinks.fileset import FileSet, Policy, Target, Unsynced
 
 T = TypeVar("T")
@@ -47,7 +47,8 @@ class FileConfig(SinkConfig):
     """Append records as lines to files."""
 
     path: Template
-    """Where: a literal directory first, then what tells files apart, like `/data/{stream}/%Y/%m/%d/%H.jsonl.zst`."""
+    """Where: a literal directory first, then what tells files apart, like `/data/{stream}/%Y/%m/%d/%H.jsonl.zst`. With several
+    workers each has files of its own: `13.w1.jsonl.zst`, `13.w2.jsonl.zst`."""
     compression: Compression | None = None
     """none, gzip or zstd; by the path's ending (`.gz`, `.zst`) unless set. Each write is a frame of its own, so that `zcat` and
     `zstdcat` read the file at any time."""
@@ -191,7 +192,7 @@ class FileSink(Sink[FileConfig]):
         groups: dict[str, list[bytes]] = {}
         for part in items.parts:
             if part.values is None:
-                name = template.render(part.stream, part.org, part.received_at, NO_VALUES, seen)
+                name = self._own(template.render(part.stream, part.org, part.received_at, NO_VALUES, seen))
                 groups.setdefault(name, []).extend(part.payloads)
                 continue
             known: dict[tuple[str | None, ...], list[bytes]] = {}
@@ -199,7 +200,15 @@ class FileSink(Sink[FileConfig]):
                 key = tuple([values.get(path) for path in self._keys])
                 group = known.get(key)
                 if group is None:
-                    name = template.render(part.stream, part.org, part.received_at, values, seen)
+                    name = self._own(template.render(part.stream, part.org, part.received_at, values, seen))
                     group = known[key] = groups.setdefault(name, [])
                 group.append(payload)
         return groups
+
+    def _own(self, name: str) -> str:
+        """The name of this process's file: a mark says how long a file is, so that only one process may write to it."""
+        worker = self._context.worker
+        if not worker:
+            return name
+        stem, suffix = split_suffix(name)
+        return f"{stem}.w{worker}{suffix}"

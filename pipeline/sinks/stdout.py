@@ -65,6 +65,7 @@ def places(template: str) -> list[str | RecordPath]:
 
 
 class StdoutSink(Sink[StdoutConfig]):
+    alone: ClassVar[bool] = True
     fd: ClassVar[int] = 1
 
     def __init__(self, config: StdoutConfig, context: Context) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Coroutine
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
 from pipeline.core.component import Context
 from pipeline.core.config import Field, SourceConfig, Tls
 from pipeline.core.errors import ConfigError
+from pipeline.core.handover import Handover, Presence
 from pipeline.core.source import Outlet, Source
 from pipeline.core.types import Duration, Listen, Secret, Size
 from pipeline.kit.certificates import CertificateFiles, self_signed_context
@@ -87,6 +88,8 @@ class FirehoseConfig(SourceConfig):
 class Firehose(Source[FirehoseConfig]):
     """One listener for all organizations; each connection is a task that sends what it reads."""
 
+    shared: ClassVar[bool] = True
+
     def __init__(self, config: FirehoseConfig, context: Context) -> None:
         super().__init__(config, context)
         self.address: Listen | None = None
@@ -99,17 +102,32 @@ class Firehose(Source[FirehoseConfig]):
         self._budget = Budget(config.max_unparsed)
         self._connections: dict[Connection, str | None] = {}
         """Open connections in the order they came, with their organization once they brought a record."""
+        self._presence: Presence = {}
+        """Connections of each organization, in all processes."""
         self._away: dict[str, float] = {}
         """Since when (Unix seconds) organizations that were connected are not."""
         self._group: asyncio.TaskGroup | None = None
+        self._open = False
+        """Whether connections are taken."""
 
     @classmethod
     def needs_account(cls, config: FirehoseConfig) -> bool:
         return config.output is not None
 
+    @classmethod
+    def share(cls, config: FirehoseConfig, workers: int) -> FirehoseConfig:
+        unparsed = max(config.max_record, config.max_unparsed // workers)
+        connections = -(-config.max_connections // workers)
+        return config.model_copy(update={"max_unparsed": unparsed, "max_connections": connections})
+
     async def open(self) -> None:
         self._admission = self._admit()
         await self._load_certificate()
+        if (handover := self._context.handover) is not None:
+            self.address = handover.address
+            if handover.leads:
+                handover.follow(self._changed)
+            return
         # Run again after a fault, it binds the port that it had.
         wanted = self.address or self.config.listen
         try:
@@ -122,7 +140,7 @@ class Firehose(Source[FirehoseConfig]):
         self.log.info("Listening for LimaCharlie.", address=str(self.address), tls=self._tls is not None)
 
     async def run(self, outlet: Outlet) -> None:
-        if not self._sockets:
+        if not self._sockets and self._context.handover is None:
             await self.open()
         try:
             async with asyncio.TaskGroup() as self._group:
@@ -151,11 +169,15 @@ class Firehose(Source[FirehoseConfig]):
     async def _listen(self, group: asyncio.TaskGroup, outlet: Outlet) -> None:
         loop = asyncio.get_running_loop()
         buffers = Buffers()
+        handed: asyncio.Task[None] | None = None
         try:
             for sock in self._sockets:
                 self._servers.append(
                     await loop.create_server(lambda: self._connection(outlet, buffers), sock=sock, backlog=BACKLOG)
                 )
+            self._open = True
+            if self._context.handover is not None:
+                handed = group.create_task(self._take(self._context.handover, outlet, buffers))
             self.report.state("ok")
             tasks = [group.create_task(work) for work in self._chores()]
             registration = self._registration()
@@ -166,8 +188,11 @@ class Firehose(Source[FirehoseConfig]):
                 task.cancel()
             if registration is not None:
                 await registration.withdraw()
+            if handed is not None:
+                await handed
             await self._drain(outlet)
         finally:
+            self._open = False
             # Before the group waits for its connections: it must get no new ones.
             await self.close()
             if unread := sum(one.unread for one in self._connections):
@@ -176,7 +201,7 @@ class Firehose(Source[FirehoseConfig]):
     # What a connection tells us.
 
     def connected(self, connection: Connection) -> bool:
-        if self._group is None or not self._servers:
+        if self._group is None or not self._open:
             return False
         if len(self._connections) >= self.config.max_connections:
             idle = self._dispensable()
@@ -193,14 +218,16 @@ class Firehose(Source[FirehoseConfig]):
     def secured(self, connection: Connection) -> None:
         del connection
         self.report.count("connection")
+        self._recount()
 
     def named(self, connection: Connection, org: str) -> None:
         if connection in self._connections:
             self._connections[connection] = org
-        self._close_gap(org)
+        self._recount()
 
     def over(self, connection: Connection, end: End, error: BaseException | None) -> None:
         self.report.count(end)
+        self._recount()
         if end in ("handshake", "broken"):
             self.report.error("tls")
             self.log.warning("A TLS connection failed.", peer=connection.peer, end=end, error=str(error or "cut off"))
@@ -238,11 +265,40 @@ class Firehose(Source[FirehoseConfig]):
         finally:
             self._left(connection)
 
+    async def _take(self, handover: Handover, outlet: Outlet, buffers: Buffers) -> None:
+        """Serve the connections that are handed over, until no more will come."""
+        loop = asyncio.get_running_loop()
+        while (sock := await handover.accept()) is not None:
+            try:
+                await loop.connect_accepted_socket(lambda: self._connection(outlet, buffers), sock)
+            except OSError as error:
+                sock.close()
+                self.log.warning("A connection was gone before it was served.", error=error.strerror or str(error))
+
     def _left(self, connection: Connection) -> None:
-        org = self._connections.pop(connection, None)
-        # Whom we send away because we stop was here to the end.
-        if org is not None and org not in self._connections.values() and not self.stopping.is_set():
-            self._away[org] = self.clock.now()
+        self._connections.pop(connection, None)
+        self._recount()
+
+    def _recount(self) -> None:
+        """Count the connections of each organization, here or with the other processes."""
+        presence: dict[str | None, int] = {}
+        for connection, org in self._connections.items():
+            if org is not None or connection.usable:
+                presence[org] = presence.get(org, 0) + 1
+        if self._context.handover is not None:
+            self._context.handover.tell(presence)
+        else:
+            self._changed(presence)
+
+    def _changed(self, presence: Presence) -> None:
+        before, self._presence = self._presence, presence
+        for org in {*before, *presence} - {None}:
+            assert org is not None
+            if presence.get(org):
+                self._close_gap(org)
+            # Whom we send away because we stop was here to the end.
+            elif not self.stopping.is_set():
+                self._away[org] = self.clock.now()
 
     def _close_gap(self, org: str) -> None:
         if (since := self._away.pop(org, None)) is not None:
@@ -323,7 +379,8 @@ class Firehose(Source[FirehoseConfig]):
                     connection.stop_reading()
 
     def _registration(self) -> Registration | None:
-        if self.config.output is None:
+        handover = self._context.handover
+        if self.config.output is None or (handover is not None and not handover.leads):
             return None
         config = self.config.output
         output = config.output(self.config.stream, tls=self.config.tls, token=self.config.token)
@@ -331,6 +388,8 @@ class Firehose(Source[FirehoseConfig]):
 
     def _connections_of(self, org: str) -> int:
         """Open connections that are, or may turn out to be, of this organization."""
+        if self._context.handover is not None:
+            return self._presence.get(org, 0) + self._presence.get(None, 0)
         return sum(name in (org, None) and one.usable for one, name in self._connections.items())
 
     async def _drain(self, outlet: Outlet) -> None:

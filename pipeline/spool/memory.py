@@ -24,7 +24,7 @@ class MemorySpoolConfig(Section):
     type: Literal["memory"] = "memory"
     """Which spool this is."""
     max_size: Size = Field(64 << 20, ge=1 << 20)
-    """Memory that all records in it may use together."""
+    """Memory that all records in it may use together. Several workers share what is given here; unless given, each has 64MiB."""
 
 
 class _Log:
