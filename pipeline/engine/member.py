@@ -19,6 +19,12 @@ ANSWER = 5.0
 """Seconds that a worker may take for a report; one that takes longer is left out of it."""
 
 
+CHECK = 10.0
+"""Seconds between two questions whether a worker lives."""
+PATIENCE = 60.0
+"""Seconds without a word after which a worker counts as hung, and is killed."""
+
+
 class Member:
     """One worker. ``run`` is one life of its process."""
 
@@ -52,6 +58,8 @@ class Member:
         self._metrics: Families = []
         self._questions: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count()
+        self._heard = 0.0
+        """Loop time of its last word."""
 
     async def run(self, command: Sequence[str], start: dict[str, Any]) -> int:
         """Start the process and listen to it until it has ended; return its exit code."""
@@ -69,11 +77,14 @@ class Member:
                 )  # fmt: skip
             self._sockets = sockets
             self._channel = await Channel.over(ours)
+            watch = asyncio.create_task(self._watch())
             try:
                 self._channel.send("start", **start)
                 async for message in self._channel.messages():
+                    self._heard = asyncio.get_running_loop().time()
                     self._hear(message)
             finally:
+                watch.cancel()
                 await self._channel.close()
             return await self._process.wait()
         finally:
@@ -126,6 +137,21 @@ class Member:
         if what == "metrics" and body is not None:
             self._metrics = body
         return body
+
+    async def _watch(self) -> None:
+        """Kill the process when it does not say a word any more: one that hangs holds its connections and records."""
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        while True:
+            await asyncio.sleep(CHECK)
+            if not self.ready:  # opening a large spool may take its time
+                self._heard = loop.time()
+            elif loop.time() - self._heard > PATIENCE:
+                self._log.error("A worker hangs and is killed.", worker=self.number, seconds=round(PATIENCE))
+                self.kill()
+                return
+            elif self._channel is not None:
+                self._channel.send("report", id=-1, what="life")
 
     def _hear(self, message: Message) -> None:
         match message["kind"]:

@@ -73,7 +73,13 @@ async def _obey(channel: Channel, runner: Runner, doors: Mapping[str, HandedOver
             case "presence":
                 doors[message["source"]].changed(presence_of(message["presence"]))
             case "report":
-                body = families(runner.plan.meters.registry) if message["what"] == "metrics" else await seen.state()
+                match message["what"]:
+                    case "metrics":
+                        body: Any = families(runner.plan.meters.registry)
+                    case "state":
+                        body = await seen.state()
+                    case _:
+                        body = None
                 channel.send("report", id=message["id"], body=body)
     runner.stop("the supervisor has gone")
 
