@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pipeline.config.registry import Kind, Registry, config_class
 from pipeline.core.config import ComponentConfig, Field, FilterConfig, Section, SinkConfig, SourceConfig
 from pipeline.core.errors import ConfigError
-from pipeline.core.spool import OnFull
+from pipeline.core.spool import OnFull, Start
 from pipeline.core.types import Duration, Listen, Size
 from pipeline.kit import cores
 from pipeline.limacharlie.config import LimaCharlieConfig, OrgConfig
@@ -87,6 +87,9 @@ class RouteConfig(Section):
     """The sinks: a name or a list of names."""
     on_full: OnFull = "block"
     """When the spool is full and this route holds its oldest records: `block` makes the source wait, `drop_oldest` gives them up."""
+    start: Start = "oldest"
+    """Where a sink that is new to this route begins: at the `oldest` record that a disk spool still keeps, or with the `newest`, those
+    that come from now on."""
     dedupe: bool | DedupeConfig = False
     """Drop records that came before. Needs a disk spool."""
 

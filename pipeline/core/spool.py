@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from pipeline.core.batch import Batch, LogId
 
 OnFull = Literal["block", "drop_oldest"]
+Start = Literal["oldest", "newest"]
 Positions = Mapping[tuple[str, LogId], int]
 """(lane id, log) -> sequence number of the first record that the lane is not past."""
 Marks = Mapping[str, Mapping[str, Any]]
@@ -62,6 +63,8 @@ class Restored:
 
     positions: dict[tuple[str, LogId], int] = field(default_factory=dict)
     marks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lost: bool = False
+    """Whether positions are missing that there were: no lane may count as new."""
 
 
 class Spool(Protocol):
@@ -97,5 +100,9 @@ class Spool(Protocol):
         ...
 
     def stats(self) -> Mapping[LogId, LogStats]: ...
+
+    def oldest(self, log: LogId) -> int:
+        """The sequence number of the oldest record kept, where a new lane may begin."""
+        ...
 
     async def close(self) -> None: ...

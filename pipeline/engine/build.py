@@ -119,6 +119,7 @@ def build(
                     clock,
                     log,
                     meters.observer(name, target),
+                    route.start,
                 )
             )
     meters.lanes, meters.routes, meters.sinks = plan.lanes, plan.routes, list(runners.values())

@@ -12,7 +12,7 @@ from pipeline.core.batch import Batch, LogId
 from pipeline.core.clock import Clock
 from pipeline.core.errors import Partial, Rejected, RetryLater, UnavailableError
 from pipeline.core.items import Items, Part
-from pipeline.core.spool import OnFull, Spool
+from pipeline.core.spool import OnFull, Spool, Start
 from pipeline.engine.delivery import Committer, SinkRunner
 from pipeline.engine.letters import LaneLetters, letter
 from pipeline.engine.route import Route, Step
@@ -102,12 +102,15 @@ class Lane:
         clock: Clock,
         log: Logger,
         delivered: Callable[[Batch, bytes], None],
+        start: Start = "oldest",
     ) -> None:
         self.id = f"{route.name}/{runner.id}"
         self.route = route
         self.runner = runner
         self.logs = tuple(logs)
         self.on_full: OnFull = on_full
+        self.start: Start = start
+        """Where it begins in a log that it never read."""
         self.tallies: dict[LogId, Tally] = {name: Tally() for name in logs}
         self.letters = letters
         self.ended_by = ""

@@ -102,7 +102,11 @@ class Runner:
         stats = plan.spool.stats()
         for lane in plan.lanes:
             for log in lane.logs:
-                lane.start_at(log, restored.positions.get((lane.id, log), stats[log].end), stats[log].end)
+                position = restored.positions.get((lane.id, log))
+                if position is None:
+                    newest = lane.start == "newest" and not restored.lost
+                    position = stats[log].end if newest else plan.spool.oldest(log)
+                lane.start_at(log, position, stats[log].end)
         plan.spool.attach(plan.lanes)
         self._marks = restored.marks
         for route in plan.routes:

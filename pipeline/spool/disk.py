@@ -100,7 +100,7 @@ class DiskSpool:
         self._room.appender = self._appender
         self._reader = Reader(self._folder, reader, self._damaged_size, self._log)
         self._keeper = asyncio.create_task(self._room.keep(), name="spool-keeper")
-        return Restored(self._positions(), self._marks())
+        return Restored(self._positions(), self._marks(), self.state_lost)
 
     def _open(self, names: Sequence[LogId]) -> tuple[State, dict[LogId, Recovered], int]:
         self._folder.make()

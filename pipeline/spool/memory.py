@@ -140,6 +140,9 @@ class MemorySpool:
     def stats(self) -> Mapping[LogId, LogStats]:
         return {name: log.stats for name, log in self._logs.items()}
 
+    def oldest(self, log: LogId) -> int:
+        return next(iter(self._logs[log].at), self._logs[log].stats.end)
+
     async def close(self) -> None:
         for log in self._logs.values():
             log.at.clear()

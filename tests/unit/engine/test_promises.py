@@ -257,3 +257,40 @@ async def test_each_gap_has_its_line(tmp_path):
         (None, None, 7),
     ]
     assert all(line["distinct"] for line in lines)
+
+
+def on_disk(folder: Path, sinks: dict[str, Any], count: int = 0, **route: Any) -> Plan:
+    """A plan with a disk spool and one route to all these sinks."""
+    return plan(
+        folder,
+        sources={"numbers": {"type": "numbers", "count": count}},
+        sinks=sinks,
+        routes={"all": {"from": "numbers", "to": list(sinks), **route}},
+        spool={"type": "disk", "path": str(folder / "spool")},
+        stop_timeout=1,
+    )
+
+
+@pytest.mark.parametrize(("start", "expected"), [("oldest", 10), ("newest", 0)])
+async def test_a_new_lane_starts_where_configured(tmp_path, start, expected):
+    """A sink that is new to a route gets what the disk spool still keeps, or only what comes from now on."""
+    await Runner(on_disk(tmp_path, keep(), 10)).run()
+    made = on_disk(tmp_path, {**keep(), "new": keep()["keep"]}, 3, start=start)
+    summary = await Runner(made).run()
+    new, old = (made.sinks[name].sink.kept for name in ("new", "keep"))
+    assert (len(new), len(old)) == (expected + 3, 3)
+    assert all(lane.adds_up for lane in summary.lanes)
+
+
+async def test_lost_positions_start_at_the_oldest_record(tmp_path):
+    """When the spool's database is damaged, no lane counts as new: all begin at the oldest record, whatever `start` says."""
+    first = on_disk(tmp_path, keep("never"), 10)
+    runner = Runner(first)
+    task = asyncio.ensure_future(runner.run())
+    await appended(first, 10)
+    runner.stop()
+    await task
+    (tmp_path / "spool" / "state.db").write_bytes(b"rubbish" * 1000)
+    made = on_disk(tmp_path, keep(), start="newest")
+    await Runner(made).run()
+    assert kept(made) == list(range(10))
