@@ -10,8 +10,6 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.core.errors import AuthenticationError, ConfigError
 from pipeline.core.types import Secret
@@ -103,15 +101,11 @@ def _read(path: Path) -> dict[str, Any]:
         if len(data) > _MAX_FILE:
             problem = "It is too large for a credentials file."
         else:
-            content = YAML(typ="safe", pure=True).load(data)
+            content, problem = _load(data)
     except FileNotFoundError:
         return {}
     except OSError as error:
         problem = f"It cannot be read: {error.strerror or type(error).__name__}."
-    except (YAMLError, ValueError) as error:
-        # The parser's own text quotes the file, and with it a key.
-        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
-        problem = f"It is not valid YAML{f' (line {mark.line + 1})' if mark else ''}."
     if problem:
         raise ConfigError(problem, where=str(path), fix="Repair it, or set LC_OID and LC_API_KEY.")
     if content is None:
@@ -119,6 +113,20 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError("It is not a table of names and values.", where=str(path))
     return content
+
+
+def _load(data: bytes) -> tuple[Any, str]:
+    """The content of a YAML file, or what is wrong with it."""
+    # imported here: who has no such file need not wait for it
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(data), ""
+    except (YAMLError, ValueError) as error:
+        # The parser's own text quotes the file, and with it a key.
+        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+        return None, f"It is not valid YAML{f' (line {mark.line + 1})' if mark else ''}."
 
 
 def _variables(environ: Mapping[str, str], *keys: str) -> OrgConfig:
