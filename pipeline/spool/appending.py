@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,9 @@ class Appender:
         self._ready: list[Entry] = []
         """Batches that have room and wait for the thread."""
         self._writing = False
+        self._free = 0
+        """Bytes of the disk that may be used, as the thread last saw it."""
+        self._looked = 0.0
         self._recent_size = 0
         self._sync_due: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -75,9 +79,10 @@ class Appender:
             self._shares.charge(entry.batch.log, -entry.cost)
             return
         entry.given_up = True
-        while not entry.done.done():
+        while entry.batch.first < 0 and entry.given_up:
+            ended = entry.done = asyncio.get_running_loop().create_future()
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([entry.done])
+                await ended
 
     async def sync(self) -> None:
         """Put all that is accepted on the disk. Raises OSError."""
@@ -114,23 +119,27 @@ class Appender:
                 first += len(entry.batch.records)
             jobs.append((log.writer, frames))
         self._writing = True
-        self._worker.start(partial(self._write, jobs, size)).add_done_callback(partial(self._written, by_log))
+        self._worker.start(partial(self._write, jobs, size), partial(self._written, by_log))
 
     def _write(self, jobs: Sequence[tuple[LogWriter, Sequence[Pieces]]], size: int) -> list[_Outcome]:
         """In the thread."""
-        try:
-            disk = os.statvfs(self._path)
-            if disk.f_bavail * disk.f_frsize < size + RESERVE:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 - as if the disk had said it
-        except OSError as error:
-            return [([], error)] * len(jobs)
+        if self._free < size or time.monotonic() > self._looked + SYNC_INTERVAL:
+            try:
+                disk = os.statvfs(self._path)
+            except OSError as error:
+                return [([], error)] * len(jobs)
+            self._free = disk.f_bavail * disk.f_frsize - RESERVE
+            self._looked = time.monotonic()
+            if self._free < size:
+                return [([], OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))] * len(jobs)
+        self._free -= size
         return [writer.write(frames, sync=self._full_sync) for writer, frames in jobs]
 
-    def _written(self, by_log: Mapping[LogId, Sequence[Entry]], done: asyncio.Future[list[_Outcome]]) -> None:
+    def _written(self, by_log: Mapping[LogId, Sequence[Entry]], outcome: Callable[[], list[_Outcome]]) -> None:
         self._writing = False
         failed: list[Entry] = []
         problem: OSError | None = None
-        for (name, entries), (segments, error) in zip(by_log.items(), done.result(), strict=True):
+        for (name, entries), (segments, error) in zip(by_log.items(), outcome(), strict=True):
             log = self._logs[name]
             log.in_flight = 0
             for entry, segment in zip(entries, segments, strict=False):
@@ -163,16 +172,19 @@ class Appender:
         segment.length += entry.cost
         log.remember(batch)
         self._recent_size += memory(batch)
-        if not entry.done.done():
-            entry.done.set_result(None)
+        entry.end()
 
     def _again(self, failed: Sequence[Entry]) -> None:
         """Put what could not be written back to the front, but for what nobody waits for any more."""
+        again: list[Entry] = []
         for entry in failed:
             if entry.given_up:
                 self._shares.charge(entry.batch.log, -entry.cost)
-                entry.done.set_result(None)
-        self._ready[:0] = [entry for entry in failed if not entry.given_up]
+                entry.given_up = False
+                entry.end()
+            else:
+                again.append(entry)
+        self._ready[:0] = again
 
     def _stall(self, error: OSError) -> None:
         text = error.strerror or str(error)
@@ -195,13 +207,14 @@ class Appender:
 
     def _start_sync(self) -> None:
         self._sync_due = None
-        self._worker.start(self._sync).add_done_callback(self._synced)
+        self._worker.start(self._sync, self._synced)
 
-    def _synced(self, done: asyncio.Future[None]) -> None:
-        if (error := done.exception()) is not None:
-            self._log.error(
-                "Accepted records could not be put on the disk; a power cut may lose them.", error=str(error)
-            )
+    def _synced(self, outcome: Callable[[], None]) -> None:
+        try:
+            outcome()
+        except OSError as error:
+            sentence = "Accepted records could not be put on the disk; a power cut may lose them."
+            self._log.error(sentence, error=str(error))
 
     def _sync(self) -> None:
         """In the thread. A log that fails does not keep the others from being synced. Raises OSError."""

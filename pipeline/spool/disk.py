@@ -145,7 +145,7 @@ class DiskSpool:
         entry = Entry(batch, frame_size(batch))
         self._room.enter(log, entry)
         try:
-            await asyncio.shield(entry.done)
+            await entry.done
         except asyncio.CancelledError:
             await self._room.leave(log, entry)
             raise

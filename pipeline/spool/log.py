@@ -32,6 +32,12 @@ class Entry:
         self.ticket = 0
         """Its number in the order of all that had to wait for room."""
         self.given_up = False
+        """Its caller is cancelled and waits for what becomes of it."""
+
+    def end(self) -> None:
+        """Let its caller go on."""
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class DiskLog:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -76,7 +78,9 @@ def encode(batch: Batch, first: int) -> tuple[bytes, bytes, bytes]:
     records = batch.records
     count = len(records)
     body = b"".join(records)
-    lengths = struct.pack(f"<{count}I", *map(len, records))
+    lengths = array("I", map(len, records))
+    if sys.byteorder == "big":
+        lengths.byteswap()
     origin = _ORIGINS.index(batch.origin)
     head = _HEAD.pack(
         _HEAD_MAGIC, 0, crc32(body), len(body), count, len(stream), len(org), origin, first, batch.received_at
@@ -194,13 +198,16 @@ class SegmentFile:
 
     def batch(self, frame: Frame, log: LogId) -> Batch | None:
         """The batch of a frame; None when its records are damaged. Raises OSError."""
-        _, _, checksum, size, count, stream, org, origin, first, received_at = _HEAD.unpack_from(frame.meta)
+        _, _, checksum, size, _, stream, org, origin, first, received_at = _HEAD.unpack_from(frame.meta)
         body = self.bytes(frame.offset + len(frame.meta), size)
         if len(body) < size or crc32(body) != checksum:
             return None
         at = _HEAD.size
         name = frame.meta[at : at + stream].decode()
-        places = accumulate(struct.unpack_from(f"<{count}I", frame.meta, at + stream + org), initial=0)
+        lengths = array("I", frame.meta[at + stream + org :])
+        if sys.byteorder == "big":
+            lengths.byteswap()
+        places = accumulate(lengths, initial=0)
         records = [body[start:end] for start, end in pairwise(places)]
         return Batch(records, log, name, received_at, _ORIGINS[origin], size, first)
 

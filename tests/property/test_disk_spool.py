@@ -209,7 +209,8 @@ class DiskSpoolMachine(RuleBasedStateMachine):
             release, held = threading.Event(), []
             for worker in self.spool._workers:
                 reached = threading.Event()
-                held.append((worker.start(lambda reached=reached: (reached.set(), release.wait())), reached))
+                stop = worker.run(lambda reached=reached: (reached.set(), release.wait()))
+                held.append((asyncio.create_task(stop), reached))
             for _, reached in held:
                 while not reached.is_set():
                     await asyncio.sleep(0.0005)
@@ -228,7 +229,7 @@ class DiskSpoolMachine(RuleBasedStateMachine):
                     self.synced[found.st_ino] = found.st_size
             finally:
                 release.set()
-            await asyncio.gather(*(future for future, _ in held))
+            await asyncio.gather(*(stopped for stopped, _ in held))
             self.pending += tasks
             await self.abandon()
             await self.spool.close()
