@@ -79,8 +79,12 @@ def survey(path: Path) -> Survey:
     """Read the names, sizes and positions of a spool. Raises NotFoundError, ConfigError for a newer format, UnavailableError."""
     folder = SpoolFolder(path)
     if not (path / LOCK).exists():
+        parts = ", ".join(sorted(str(lock.parent) for lock in path.glob(f"w[1-9]*/{LOCK}")))
         raise NotFoundError(
-            f"there is no spool in {path}", fix="Give the folder of `spool.path`, or the configuration."
+            f"there is no spool in {path}" if not parts else f"{path} is split among workers",
+            fix=f"Give the folder of one: {parts}."
+            if parts
+            else "Give the folder of `spool.path`, or the configuration.",
         )
     tables, problem = _state(folder)
     logs = {name: LogSurvey(name, folder.segments(name)) for name in folder.logs()}
