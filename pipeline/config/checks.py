@@ -25,6 +25,7 @@ from pipeline.config.registry import Registry
 from pipeline.config.suggest import did_you_mean
 from pipeline.config.tree import Tree
 from pipeline.core.config import Field, Section
+from pipeline.core.sink import Sink
 from pipeline.core.template import Template
 from pipeline.core.types import Listen, format_size
 from pipeline.limacharlie.config import OrgConfig
@@ -139,12 +140,27 @@ def sound_parts(data: Mapping[str, Any], mistakes: Iterable[Path], registry: Reg
 
 def check_together(parts: Parts, tree: Tree, registry: Registry) -> Iterator[ConfigProblem]:
     """Yield mistakes in how the sections fit together."""
+    yield from _memory_marks(parts, tree, registry)
     yield from _organizations(parts, tree)
     yield from _sizes(parts, tree)
     if parts.processes > 1:
         yield from _workers(parts, tree, registry)
     yield from _shared_paths(parts, tree)
     yield from _shared_addresses(parts, tree)
+
+
+def _memory_marks(parts: Parts, tree: Tree, registry: Registry) -> Iterator[ConfigProblem]:
+    if not isinstance(parts.spool, MemorySpoolConfig):
+        return
+    for name, sink in parts.sinks.items():
+        kind = registry.component("sinks", sink.type)
+        if issubclass(kind, Sink) and kind.needs_disk_spool:
+            yield _problem(
+                tree,
+                ("sinks", name, "type"),
+                f"a sink of type `{sink.type}` needs the disk spool: what it did must be known after a crash",
+                "Add `spool: {type: disk, path: …}`.",
+            )
 
 
 def _organizations(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:

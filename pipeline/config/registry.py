@@ -31,11 +31,13 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType({
     "filters": {
         "events": "pipeline.filters.events:Events",
         "match": "pipeline.filters.match:Match",
+        "responses": "pipeline.filters.responses:Responses",
         "sample": "pipeline.filters.sample:Sample",
     },
     "sinks": {
         "file": "pipeline.sinks.file:FileSink",
         "kafka": "pipeline.sinks.kafka:KafkaSink",
+        "reliable_task": "pipeline.sinks.reliable_task:ReliableTaskSink",
         "stdout": "pipeline.sinks.stdout:StdoutSink",
     },
 })  # fmt: skip

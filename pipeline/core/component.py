@@ -19,7 +19,7 @@ State = Literal["starting", "ok", "degraded", "failed", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class Org:
-    """An organization that a source serves."""
+    """An organization that a source serves, or whose records a sink gets."""
 
     name: str = ""
     """Its name in the configuration; "" where the configuration names none."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar, get_args
 
+from pipeline.core.batch import Origin
 from pipeline.core.component import Component
 from pipeline.core.config import SinkConfig
 from pipeline.core.items import Items
@@ -19,9 +20,25 @@ class Sink(Component[SinkConfigT]):
     """Base of sinks. Override `write`; no retry, queue or batching of its own, the engine does those."""
 
     has_marks: ClassVar[bool] = False
-    """True: `write` returns marks; then one write runs at a time, is all or nothing, and is never abandoned when late."""
+    """True: `write` returns marks; then one write runs at a time, is all or nothing, and is never abandoned when late.
+
+    One that acts cannot take back what it did: it raises `Partial` after committing the marks that say what was done.
+    """
     alone: ClassVar[bool] = False
     """True: two processes must not have it at once, so that a configuration with several workers cannot use it."""
+    needs_disk_spool: ClassVar[bool] = False
+    """True: what it promises holds only with marks that survive a crash; with a memory spool the configuration is refused."""
+
+    @classmethod
+    def needs_account(cls, config: SinkConfigT) -> bool:
+        """Whether a sink with this config needs the API keys of the organizations (`self.orgs`) whose records it gets."""
+        del config
+        return False
+
+    @property
+    def origins(self) -> Container[Origin]:
+        """Origins of the records that it takes; of another origin, they count as filtered and never reach it."""
+        return get_args(Origin)
 
     @property
     def paths(self) -> Iterable[RecordPath]:

@@ -1,4 +1,4 @@
-"""The LimaCharlie accounts that a configuration's sources use, one client per organization."""
+"""The LimaCharlie accounts that a configuration's sources and sinks use, one client per organization."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pipeline.config.model import Config
 from pipeline.config.registry import Registry
 from pipeline.core.component import Org
 from pipeline.core.errors import AuthenticationError, ConfigError
+from pipeline.core.sink import Sink
 from pipeline.core.source import Source
 
 
@@ -18,8 +19,8 @@ async def accounts(
 ) -> AsyncIterator[dict[str, Org]]:
     """Organizations by their name in the configuration ("" where it names none), with their clients; closed at the end.
 
-    Raises `AuthenticationError` when a source needs an organization for which no key is found, `ConfigError` for one without an
-    id and for bad values.
+    Raises `AuthenticationError` when a source or a sink needs an organization for which no key is found, `ConfigError` for one
+    without an id and for bad values.
     """
     from pipeline.limacharlie.client import LimaCharlie
 
@@ -46,9 +47,19 @@ async def accounts(
 
 
 def _needed(config: Config, registry: Registry) -> set[str]:
+    served = {
+        name: set(list(config.orgs) or [""] if source.orgs == "all" else source.orgs)
+        for name, source in config.sources.items()
+    }
     names: set[str] = set()
-    for source in config.sources.values():
-        kind = registry.component("sources", source.type)
-        if issubclass(kind, Source) and kind.needs_account(source):
-            names.update(list(config.orgs) or [""] if source.orgs == "all" else source.orgs)
+    for name, source in config.sources.items():
+        reader = registry.component("sources", source.type)
+        if issubclass(reader, Source) and reader.needs_account(source):
+            names |= served[name]
+    for route in config.routes.values():
+        for target in route.to:
+            sink = config.sinks[target]
+            writer = registry.component("sinks", sink.type)
+            if issubclass(writer, Sink) and writer.needs_account(sink):
+                names.update(*(served[name] for name in route.from_))
     return names

@@ -88,7 +88,9 @@ def build(
         kind = cast(type[Sink[Any]], registry.component("sinks", settings.type))
         log = logs.get(component=name)
         status = board.add(name, "sink", "", log)
-        context = Context(name, log, clock, status, stopping, commit_mark=_marker(committer, name), worker=place.worker)
+        context = Context(
+            name, log, clock, status, stopping, tuple(orgs.values()), _marker(committer, name), worker=place.worker
+        )
         sink: Sink[Any] = kind(settings, context)
         runners[name] = SinkRunner(sink, settings, status, log)
     plan.sinks = runners

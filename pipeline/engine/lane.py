@@ -260,7 +260,11 @@ class Lane:
             return None
         if batch.first > position:
             self._lost(log, batch.first - position)
-        step = self.route.step(batch, max(position, batch.first))
+        if batch.origin in self.runner.sink.origins:
+            step = self.route.step(batch, max(position, batch.first))
+        else:
+            step = Step(batch, max(0, position - batch.first))
+            step.filtered = len(batch.records) - step.start
         tally = self.tallies[log]
         self._cursors[log] = batch.end
         tally.derived += step.derived

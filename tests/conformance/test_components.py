@@ -5,6 +5,7 @@ import gzip
 import os
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ def maker(kind: Any, name: str, **keys: Any) -> Callable[[Context], Any]:
 FILTERS = {
     "match": [{"op": "exists", "path": "routing/hostname"}, {"op": "is", "path": "priority", "value": 5, "not": True}],
     "events": [{"exclude": ["NEW_PROCESS"]}, {"include": ["DNS_REQUEST"]}],
+    "responses": [{"context": "triage"}, {"context": ["a", "b/c"], "join": None, "also": ["NEW_PROCESS"]}],
     "sample": [{"rate": 1}, {"rate": 2}, {"rate": 2, "key": "routing/hostname"}],
 }
 
@@ -88,6 +90,40 @@ async def test_sink_kafka(kafka, kafka_topics):
         return [record.value for record in await kafka_topics.read(topic)]
 
     await check_sink(maker("sinks", "kafka", bootstrap_servers=kafka, topic=topic), stored, large=200_000)
+
+
+async def test_sink_reliable_task():
+    """The tasking sink keeps the contract: each record is one task in the queue of a sensor that is offline."""
+    cloud = Emulator(Settings(port=0, rate=0))
+    await cloud.start()
+    ready = cloud.ready()
+    section = LimaCharlieConfig.model_validate({key: ready[key] for key in ("url", "oid", "api_key")})
+    payloads: dict[str, bytes] = {}
+
+    try:
+        async with LimaCharlie(section, environ={}) as account:
+            sids = [sensor.sid async for sensor in account.sensors.list("plat == windows")]
+            sid = next(sid for sid, online in (await account.sensors.online(sids)).items() if not online)
+            make = maker("sinks", "reliable_task", task="os_version", selector=f"sid == '{sid}'", confirm=True)
+            orgs = tuple(Org(name, ready["oid"], account) for name in ("", "acme", "globex"))
+
+            def with_account(surroundings: Context) -> Any:
+                sink = make(replace(surroundings, orgs=orgs, clock=SystemClock()))
+                write = sink.write
+
+                async def remember(items: Any) -> Any:
+                    payloads.update({sink.order(item).context: item.payload for item in items})
+                    return await write(items)
+
+                sink.write = remember
+                return sink
+
+            async def stored() -> list[bytes]:
+                return [payloads[task.context] for task in await account.reliable_tasking.list()]
+
+            await check_sink(with_account, stored, ordered=False)
+    finally:
+        await cloud.stop()
 
 
 async def test_source_file(tmp_path):

@@ -70,6 +70,11 @@ def one(refuse: Refuse, marked: str) -> str:
             "heartbeat, max_record: §17MiB",
             "sources.beat.max_record: one record may have 17MiB, more than a quarter of the spool's 64MiB | Set max_record to",
         ),
+        (
+            "sinks:",
+            "sinks:\n  act: {type: §reliable_task, task: os_version}",
+            "sinks.act.type: a sink of type `reliable_task` needs the disk spool",
+        ),
         ("heartbeat", "heartbeat, orgs: [§acme]", "sources.beat.orgs[0]: 'acme' is not one of the orgs | "),
         ("heartbeat", "heartbeat, orgs: §5", "sources.beat.orgs: should be 'all' or a list | "),
         ("heartbeat", "heartbeat, tls: §on", "sources.beat.tls: should be 'off' or a mapping | "),

@@ -28,6 +28,23 @@ async def test_a_key_without_an_organization_is_a_mistake(text: str) -> None:
     assert caught.value.exit_code == 4
 
 
+async def test_a_sink_that_acts_needs_a_key() -> None:
+    """A sink that tasks sensors needs the keys of those organizations whose records reach it, and no others'."""
+    other = "1cbe27f4-bfa1-4afb-ba19-138cd51389cd"
+    text = f"""
+orgs: {{a: {{oid: {OID}, api_key: k}}, b: {{oid: {other}}}}}
+sources: {{in: {{type: firehose, orgs: [ORG]}}}}
+sinks: {{act: {{type: reliable_task, task: os_version, confirm: CONFIRM}}}}
+routes: {{all: {{from: in, to: act}}}}
+spool: {{type: disk, path: spool}}
+"""
+    with pytest.raises(AuthenticationError):
+        await names(text.replace("ORG", "b").replace("CONFIRM", "true"), {})
+    expected = {"a": OID, "b": other}
+    assert expected == await names(text.replace("ORG", "a").replace("CONFIRM", "true"), {})
+    assert expected == await names(text.replace("ORG", "b").replace("CONFIRM", "false"), {})
+
+
 async def test_without_need_nothing_is_asked_for() -> None:
     """A source that only listens starts without an id, and without a key."""
     assert {"": None} == await names(LISTENER, {"LC_API_KEY": "k"}) == await names(LISTENER, {})

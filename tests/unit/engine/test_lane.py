@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pipeline.core.batch import LogId
+from pipeline.core.batch import Batch, LogId
 from pipeline.core.errors import Partial, PermissionDeniedError, Rejected, RetryLater
 
 A, B = LogId("a"), LogId("b")
@@ -33,6 +33,20 @@ async def test_a_write_has_at_most_max_bytes(bench):
     await made.finish()
     assert made.sink.stored == records
     assert all(sum(map(len, write)) <= 1000 or len(write) == 1 for write in made.sink.writes)
+
+
+async def test_a_sink_gets_only_records_of_its_origins(bench, monkeypatch):
+    """A batch of another origin is filtered before the sink, and counted; the position moves over it."""
+    made = await bench()
+    monkeypatch.setattr(type(made.sink), "origins", ("live",))
+    await made.send(*numbered(2))
+    log = made.logs[0]
+    await made.spool.append(Batch(numbered(3, 2), log, "event", 0.0, origin="replay"))
+    await made.send(*numbered(1, 5))
+    await made.finish()
+    assert numbered(2) + numbered(1, 5) == made.sink.stored
+    assert 3 == made.lane.tallies[log].filtered
+    assert 6 == made.position()
 
 
 async def test_what_stems_from_one_record_stays_together(bench, stage):
