@@ -13,6 +13,8 @@ from pipeline.config.model import (
     AdminConfig,
     Config,
     DeadLetterConfig,
+    DedupeConfig,
+    RouteConfig,
     Sinks,
     Sources,
     Spool,
@@ -29,13 +31,16 @@ from pipeline.core.sink import Sink
 from pipeline.core.template import Template
 from pipeline.core.types import Listen, format_size
 from pipeline.limacharlie.config import OrgConfig
+from pipeline.spool.disk import DiskSpoolConfig
 from pipeline.spool.memory import MemorySpoolConfig
 
 LETTER_ROOM = 64 << 10
 """Bytes of a dead letter beside its record, at most."""
+DEDUPE_ENTRY = 32
+"""Bytes that a disk spool needs for each id of a `dedupe`."""
 _OFF = ("0", "f", "false", "n", "no", "off")
 """What a text may be that means false, as one from a substitution."""
-_NAMED = ("orgs", "sources", "sinks")
+_NAMED = ("orgs", "sources", "sinks", "routes")
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -60,8 +65,6 @@ def check_names(tree: Tree) -> Iterator[ConfigProblem]:
         for key, section in (("from", "sources"), ("to", "sinks")):
             path: Path = ("routes", name, key)
             yield from _references(tree, path, _mapping(route).get(key), section, ids[section])
-        if str(_mapping(route).get("dedupe", False)).lower() not in _OFF:
-            yield _problem(tree, ("routes", name, "dedupe"), "this version has no `dedupe` yet", "Remove it.")
     yield from _filter_names(tree, ids["routes"])
     for name, source in ids["sources"].items():
         orgs = _mapping(source).get("orgs", "all")
@@ -117,6 +120,7 @@ class Parts(Section):
     sources: Sources = Field(default_factory=dict)
     sinks: Sinks = Field(default_factory=dict)
     spool: Spool | None = MemorySpoolConfig()
+    routes: dict[str, RouteConfig] = Field(default_factory=dict)
     dead_letter: DeadLetterConfig | None = DeadLetterConfig()
     admin: AdminConfig | None = None
     workers: Workers | None = 1
@@ -127,7 +131,7 @@ class Parts(Section):
 
 
 def sound_parts(data: Mapping[str, Any], mistakes: Iterable[Path], registry: Registry) -> Parts:
-    """Read what has no mistake: a member of `orgs`, `sources` and `sinks`, or another section as a whole."""
+    """Read what has no mistake: a member of `orgs`, `sources`, `sinks` and `routes`, or another section as a whole."""
     broken = {path[: 2 if path[0] in _NAMED else 1] for path in mistakes if path}
     rest: dict[str, Any] = {}
     for section, value in data.items():
@@ -143,6 +147,7 @@ def check_together(parts: Parts, tree: Tree, registry: Registry) -> Iterator[Con
     yield from _memory_marks(parts, tree, registry)
     yield from _organizations(parts, tree)
     yield from _sizes(parts, tree)
+    yield from _dedupe(parts, tree)
     if parts.processes > 1:
         yield from _workers(parts, tree, registry)
     yield from _shared_paths(parts, tree)
@@ -199,6 +204,28 @@ def _sizes(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
             f"a record of the source `{name}` may have {format_size(source.max_record)}, and its letter may never fit:"
             " the lane would wait for ever",
             f"Set dead_letter.max_size to at least {-(-need // 2**20)}MiB, or lower the source's max_record.",
+        )
+
+
+def _dedupe(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
+    """What routes remember is a part of the disk spool, and must leave room for the records."""
+    if not isinstance(parts.spool, DiskSpoolConfig):
+        return
+    asked = {
+        name: DedupeConfig() if route.dedupe is True else route.dedupe
+        for name, route in parts.routes.items()
+        if route.dedupe
+    }
+    need = sum(one.entries for one in asked.values() if isinstance(one, DedupeConfig)) * DEDUPE_ENTRY
+    if need * 4 > parts.spool.max_size:
+        name = next(iter(asked))
+        yield _problem(
+            tree,
+            ("routes", name, "dedupe"),
+            f"the ids that `dedupe` remembers may take {format_size(need)}, more than a quarter of the spool's"
+            f" {format_size(parts.spool.max_size)}",
+            f"Set dedupe.entries to at most {parts.spool.max_size // 4 // DEDUPE_ENTRY // len(asked)},"
+            f" or spool.max_size to at least {-(-need * 4 // 2**20)}MiB.",
         )
 
 

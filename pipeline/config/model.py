@@ -68,12 +68,12 @@ Workers = Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
 
 
 class DedupeConfig(Section):
-    """Drops a record whose id was seen at another place before."""
+    """Drops a record that came before: one with the same id (event_id, detect_id, record_id), else with the same content."""
 
     window: Duration = Field(86400.0, gt=0)
     """How long an id is remembered."""
-    entries: int = Field(1_000_000, gt=0)
-    """How many ids are remembered."""
+    entries: int = Field(1_000_000, ge=1000, le=100_000_000)
+    """How many ids are remembered; each takes about 150 bytes of memory, and 32 bytes of a disk spool."""
 
 
 class RouteConfig(Section):
@@ -91,7 +91,7 @@ class RouteConfig(Section):
     """Where a sink that is new to this route begins: at the `oldest` record that a disk spool still keeps, or with the `newest`, those
     that come from now on."""
     dedupe: bool | DedupeConfig = False
-    """Drop records that came before. Needs a disk spool."""
+    """Drop records that came before. With a disk spool ids are remembered across restarts, with one in memory until the end."""
 
 
 class DeadLetterConfig(Section):

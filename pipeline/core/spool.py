@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from pipeline.core.batch import Batch, LogId
@@ -12,8 +13,14 @@ OnFull = Literal["block", "drop_oldest"]
 Start = Literal["oldest", "newest"]
 Positions = Mapping[tuple[str, LogId], int]
 """(lane id, log) -> sequence number of the first record that the lane is not past."""
+Key = tuple[str | int, ...]
+Facts = Mapping[str, Mapping[Key, str | int | bytes | None]]
+"""Table of the spool -> key -> value, or None to forget it: what the engine keeps beside positions and marks."""
 Marks = Mapping[str, Mapping[str, Any]]
 """Sink id -> delta of its marks."""
+
+
+NO_FACTS: Facts = MappingProxyType({})
 
 
 class LanePort(Protocol):
@@ -65,6 +72,8 @@ class Restored:
     marks: dict[str, dict[str, Any]] = field(default_factory=dict)
     lost: bool = False
     """Whether positions are missing that there were: no lane may count as new."""
+    facts: dict[str, dict[Key, Any]] = field(default_factory=dict)
+    """What was committed of the engine's tables."""
 
 
 class Spool(Protocol):
@@ -91,8 +100,8 @@ class Spool(Protocol):
         """The batch that holds ``position`` (it may begin earlier), the next one where that is gone, or None at the end."""
         ...
 
-    async def commit(self, positions: Positions, marks: Marks) -> None:
-        """Remember these in one step and free what every lane is past."""
+    async def commit(self, positions: Positions, marks: Marks, facts: Facts = NO_FACTS) -> None:
+        """Remember these in one step and free what every lane is past. A spool that is not durable lets ``facts`` go."""
         ...
 
     async def settled(self, log: LogId, end: int) -> None:

@@ -9,7 +9,7 @@ from importlib import import_module
 from itertools import count
 from typing import Any, cast
 
-from pipeline.config.model import Config, filter_id
+from pipeline.config.model import Config, DedupeConfig, RouteConfig, filter_id
 from pipeline.config.registry import SPOOLS, Registry
 from pipeline.core.batch import LogId
 from pipeline.core.clock import Clock
@@ -19,13 +19,14 @@ from pipeline.core.filter import Filter
 from pipeline.core.sink import Mark, Sink
 from pipeline.core.source import Source
 from pipeline.core.spool import Spool
+from pipeline.engine.dedupe import Dedupe, Dedupes
 from pipeline.engine.delivery import Committer, SinkRunner
 from pipeline.engine.intake import Intake
 from pipeline.engine.lane import Lane
 from pipeline.engine.letters import DeadLetters
 from pipeline.engine.meters import Meters
 from pipeline.engine.placement import Place
-from pipeline.engine.route import Route
+from pipeline.engine.route import Route, Step
 from pipeline.engine.status import Board, Status
 from pipeline.kit import log as logs
 
@@ -58,6 +59,7 @@ class Plan:
     lanes: list[Lane] = field(default_factory=list)
     logs: list[LogId] = field(default_factory=list)
     place: Place = field(default_factory=Place)
+    dedupes: Dedupes = field(default_factory=Dedupes)
 
 
 def build(
@@ -105,7 +107,8 @@ def build(
         ]
         paths = [path for target in route.to for path in runners[target].sink.paths]
         log = logs.get(component=name)
-        built = Route(name, filters, paths, log, _counter(board, name), lanes=len(route.to))
+        dedupe = _dedupe(plan, name, route)
+        built = Route(name, filters, paths, log, _counter(board, name), lanes=len(route.to), dedupe=dedupe)
         plan.routes.append(built)
         read = [log for log in plan.logs if log.source in route.from_]
         for target in route.to:
@@ -124,6 +127,8 @@ def build(
                     route.start,
                 )
             )
+    committer.keepers = [plan.dedupes] if spool.durable else []
+    meters.dedupes = plan.dedupes.routes
     meters.lanes, meters.routes, meters.sinks = plan.lanes, plan.routes, list(runners.values())
     meters.intakes = [(run.source.id, run.intake) for run in plan.sources]
     return plan
@@ -133,6 +138,16 @@ def _spool(config: Config) -> Spool:
     module, _, name = SPOOLS[config.spool.type].partition(":")
     spool: Spool = getattr(import_module(module), name)(config.spool)
     return spool
+
+
+def _dedupe(plan: Plan, name: str, route: RouteConfig) -> Callable[[Step], None] | None:
+    if route.dedupe is False:
+        return None
+    config = DedupeConfig() if route.dedupe is True else route.dedupe
+    dedupe = plan.dedupes.routes[name] = Dedupe(
+        name, window=config.window, entries=config.entries, clock=plan.clock, durable=plan.spool.durable
+    )
+    return dedupe.apply
 
 
 def _used_sinks(config: Config) -> list[str]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.core.batch import LogId
 from pipeline.core.config import SinkConfig
 from pipeline.core.errors import Partial, PipelineError, Rejected, RetryLater, TemporaryError, UnavailableError
 from pipeline.core.items import Items
 from pipeline.core.sink import Sink
-from pipeline.core.spool import Spool
+from pipeline.core.spool import Facts, Key, Spool
 from pipeline.engine.status import Status
 from pipeline.kit.backoff import Backoff
 from pipeline.kit.log import Logger
@@ -175,13 +175,27 @@ class _Noted:
     marks: dict[str, Any] = field(default_factory=dict)
 
 
+class Keeper(Protocol):
+    """Keeps something that is committed together with positions and marks."""
+
+    def take(self) -> Facts:
+        """Hand over what changed since the last time."""
+        ...
+
+    def give_back(self, facts: Facts) -> None:
+        """What was taken last could not be committed: hand it over again next time."""
+        ...
+
+
 class Committer:
-    """Commits positions and marks in one step, after the sinks have synced.
+    """Commits positions, marks and the facts of keepers in one step, after the sinks have synced.
 
     A sink that cannot sync holds up its own positions only.
     """
 
     def __init__(self, spool: Spool, log: Logger) -> None:
+        self.keepers: Sequence[Keeper] = ()
+        """Whose facts take part in each commit. What they know is never behind the positions."""
         self._sinks: Sequence[SinkRunner] = ()
         self._spool = spool
         self._log = log
@@ -242,14 +256,20 @@ class Committer:
         async with self._writes:
             positions = {key: position for one in noted.values() for key, position in one.positions.items()}
             marks = {sink: one.marks for sink, one in noted.items() if one.marks}
+            taken = [(keeper, keeper.take()) for keeper in self.keepers]
             try:
-                if positions or marks:
-                    await self._spool.commit(positions, marks)
+                facts = _merged(facts for _, facts in taken)
+                if positions or marks or facts:
+                    await self._spool.commit(positions, marks, facts)
                 noted.clear()
+                taken.clear()
             except Exception as error:
                 self._log.error(
                     "Positions could not be committed; records may come twice after a crash.", exc_info=error
                 )
+            finally:  # also when it was broken off: to commit a fact twice does no harm
+                for keeper, facts in taken:
+                    keeper.give_back(facts)
 
     async def _sync(self, runner: SinkRunner, noted: dict[str, _Noted]) -> None:
         try:
@@ -261,3 +281,11 @@ class Committer:
     def _put_back(self, sink: str, noted: dict[str, _Noted]) -> None:
         old, new = noted.pop(sink, _Noted()), self._noted.get(sink, _Noted())
         self._noted[sink] = _Noted(old.positions | new.positions, old.marks | new.marks)
+
+
+def _merged(given: Iterable[Facts]) -> Facts:
+    merged: dict[str, dict[Key, str | int | bytes | None]] = {}
+    for facts in given:
+        for table, rows in facts.items():
+            merged.setdefault(table, {}).update(rows)
+    return merged

@@ -16,6 +16,7 @@ from pipeline import __version__
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.clock import Clock
 from pipeline.core.spool import Spool
+from pipeline.engine.dedupe import Dedupe
 from pipeline.engine.delivery import SinkRunner
 from pipeline.engine.intake import Intake
 from pipeline.engine.lane import Lane
@@ -50,6 +51,7 @@ class Meters(Collector):
         """Source id and intake of each source instance."""
         self.sinks: Sequence[SinkRunner] = ()
         self.routes: Sequence[Route] = ()
+        self.dedupes: Mapping[str, Dedupe] = {}
         self._spool = spool
         self._board = board
         self._letters = letters
@@ -125,6 +127,14 @@ class Meters(Collector):
                     lost[key] = lost.get(key, 0) + count
         for (route, reason), count in lost.items():
             discarded.add_metric([route, reason, "false"], count)
+        copies = CounterMetricFamily(
+            "pipeline_dedupe_dropped_records", "Records that a route dropped as copies of others.", labels=["route"]
+        )
+        known = GaugeMetricFamily("pipeline_dedupe_entries", "Ids that a route remembers.", labels=["route"])
+        for name, dedupe in self.dedupes.items():
+            copies.add_metric([name], dedupe.dropped)
+            known.add_metric([name], len(dedupe))
+        yield from (copies, known)
         yield records
         yield waiting
         yield carried

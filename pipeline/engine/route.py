@@ -79,7 +79,9 @@ class Route:
         on_error: Callable[[str, str], None],
         *,
         lanes: int = 1,
+        dedupe: Callable[[Step], None] | None = None,
     ) -> None:
+        """``dedupe`` takes what came before out of a step."""
         self.name = name
         self.filters = filters
         self.busy = 0.0
@@ -87,6 +89,7 @@ class Route:
         self._paths = tuple(dict.fromkeys(paths))
         self._log = log
         self._on_error = on_error
+        self._dedupe = dedupe
         self._kept = KEPT_STEPS if lanes > 1 else 0
         self._steps: OrderedDict[tuple[object, int], Step] = OrderedDict()
 
@@ -113,6 +116,8 @@ class Route:
             step.size = batch.size if not start else sum(map(len, records))
         else:
             self._filter(step, records)
+        if self._dedupe is not None:
+            self._dedupe(step)
         self.busy += time.perf_counter() - began
         return step
 

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.core.clock import Clock
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.engine.build import Plan, SourceRun
+from pipeline.engine.dedupe import TABLE
 from pipeline.engine.health import Health
 from pipeline.engine.lane import Lane
 from pipeline.engine.status import Status
@@ -99,6 +100,7 @@ class Runner:
                 else ConfigError("Some sources cannot start.", problems=tuple(problems))
             )
         restored = await plan.spool.open(plan.logs)
+        plan.dedupes.restore(restored.facts.get(TABLE, {}), restored.positions)
         stats = plan.spool.stats()
         for lane in plan.lanes:
             for log in lane.logs:

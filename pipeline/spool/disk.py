@@ -14,7 +14,7 @@ import orjson
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.config import Field, Section
 from pipeline.core.errors import UnavailableError
-from pipeline.core.spool import LanePort, LogStats, Marks, Positions, Restored
+from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Positions, Restored
 from pipeline.core.types import Size
 from pipeline.kit import log as logs
 from pipeline.spool.appending import SYNC_INTERVAL, Appender
@@ -25,7 +25,7 @@ from pipeline.spool.recovery import Recovered, open_state, recover
 from pipeline.spool.room import Room
 from pipeline.spool.segment import frame_size
 from pipeline.spool.shares import Shares
-from pipeline.spool.state import Changes, Key, State
+from pipeline.spool.state import ENGINE_TABLES, Changes, Key, State
 from pipeline.spool.worker import Worker
 from pipeline.spool.writing import LogWriter
 
@@ -100,7 +100,8 @@ class DiskSpool:
         self._room.appender = self._appender
         self._reader = Reader(self._folder, reader, self._damaged_size, self._log)
         self._keeper = asyncio.create_task(self._room.keep(), name="spool-keeper")
-        return Restored(self._positions(), self._marks(), self.state_lost)
+        facts = {table: self._state.restore(table) for table in ENGINE_TABLES}
+        return Restored(self._positions(), self._marks(), self.state_lost, facts)
 
     def _open(self, names: Sequence[LogId]) -> tuple[State, dict[LogId, Recovered], int]:
         self._folder.make()
@@ -156,7 +157,7 @@ class DiskSpool:
             return None
         return store.recall(position) or await self._reader.read(store, position)
 
-    async def commit(self, positions: Positions, marks: Marks) -> None:
+    async def commit(self, positions: Positions, marks: Marks, facts: Facts = NO_FACTS) -> None:
         await self._appender.sync()  # no position may be ahead of what a power cut leaves
         moved: dict[Key, int | str | None] = {
             (lane, log.source, log.org): position for (lane, log), position in positions.items()
@@ -174,7 +175,8 @@ class DiskSpool:
                 log.dropped.pop(first, None)
             self._move(positions)
 
-        await self._change({"positions": moved, "marks": marked, "ends": self._ends(), "dropped": dropped}, book)
+        changes = {"positions": moved, "marks": marked, "ends": self._ends(), "dropped": dropped}
+        await self._change({**changes, **facts}, book)
         await self._room.free()
 
     async def settled(self, log: LogId, end: int) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.config import Field, Section
-from pipeline.core.spool import LanePort, LogStats, Marks, Positions, Restored
+from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Positions, Restored
 from pipeline.core.types import Size
 
 RECORD_OVERHEAD = 48
@@ -119,8 +119,8 @@ class MemorySpool:
             return batch
         return next((found for found in store.at.values() if found.end > position), None)
 
-    async def commit(self, positions: Positions, marks: Marks) -> None:
-        del marks  # they live in the engine: nothing of this spool outlives the process
+    async def commit(self, positions: Positions, marks: Marks, facts: Facts = NO_FACTS) -> None:
+        del marks, facts  # they live in the engine: nothing of this spool outlives the process
         touched: set[LogId] = set()
         for (lane, name), position in positions.items():
             self._logs[name].positions[lane] = position

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ import orjson
 
 from pipeline.spool.segment import NewerFormatError
 
-FORMAT = 1
+FORMAT = 2
 """The version of the tables."""
 FILES = ("", "-wal", "-shm")
 """What SQLite appends to the name of the database for the files beside it."""
@@ -29,15 +29,23 @@ _TABLES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "marks": (("sink", "key"), "value TEXT NOT NULL"),
     "ends": (("source", "org"), '"end" INTEGER NOT NULL'),
     "dropped": (("source", "org", "first"), '"end" INTEGER NOT NULL'),
+    "dedupe": (("route", "source", "org", "first"), "claims BLOB NOT NULL"),
+    "gaps": (("number",), "facts TEXT NOT NULL"),
+    "heard": (("source", "org"), '"until" INTEGER NOT NULL'),
 }
+ENGINE_TABLES = ("dedupe", "gaps", "heard")
+"""Tables whose content only the engine understands; of them, only the keys and digests stay in memory here."""
 """Table -> key columns and value column. ``positions``: the first record that a lane is not past. ``ends``: the record after a
-log's last one, as of the latest commit. ``dropped``: records that were given up because the spool was full."""
+log's last one, as of the latest commit. ``dropped``: records that were given up because the spool was full. ``dedupe``: ids and
+the places that have them. ``gaps``: intervals in which records may be missing. ``heard``: until when (Unix milliseconds) a source
+misses nothing."""
+_NUMBERS = frozenset({"first", "number"})
 _NOT_DAMAGE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_FULL})
 _NO_ACCESS = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR})
 """What a reader without the right to write may meet; a writer has shown before that it may, so to him it is damage."""
 
 Key = tuple[str | int, ...]
-Changes = Mapping[str, Mapping[Key, int | str | None]]
+Changes = Mapping[str, Mapping[Key, int | str | bytes | None]]
 """Table -> key -> value, or None to delete the row."""
 _T = TypeVar("_T")
 
@@ -60,6 +68,7 @@ class State:
         """Bytes that its files may take beyond its main one."""
         self._log_size = log_size
         self._digest = 0
+        self._restored: dict[str, dict[Key, Any]] = {table: {} for table in ENGINE_TABLES}
         if not read_only:
             with path.open("ab"):  # says in plain words what SQLite calls "unable to open database file"
                 pass
@@ -80,7 +89,7 @@ class State:
             known = self.tables[table]
             for key, value in rows.items():
                 if key in known:
-                    digest ^= _hash(table, key, known[key])
+                    digest ^= known[key] if table in ENGINE_TABLES else _hash(table, key, known[key])
                 if value is not None:
                     digest ^= _hash(table, key, value)
 
@@ -104,7 +113,11 @@ class State:
                 if value is None:
                     known.pop(key, None)
                 else:
-                    known[key] = value
+                    known[key] = _hash(table, key, value) if table in ENGINE_TABLES else value
+
+    def restore(self, table: str) -> dict[Key, Any]:
+        """Hand over what one of `ENGINE_TABLES` had when it was opened; only once, as it may be large."""
+        return self._restored.pop(table, {})
 
     def transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run ``work`` as one transaction. Raises what it raises, sqlite3.Error included; then nothing has changed."""
@@ -145,6 +158,8 @@ class State:
             db.execute(f"PRAGMA journal_size_limit = {self._log_size}").fetchone()
             if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
                 self._transact(_make)
+            elif db.execute("PRAGMA user_version").fetchone() == (1,):
+                self._transact(_upgrade)
         db.execute("BEGIN")  # one view of it, whatever a running process commits meanwhile
         try:
             self._load()
@@ -165,14 +180,20 @@ class State:
             raise DamagedError("it does not say what format it has")
         if version > FORMAT:
             raise NewerFormatError(version)
-        for table, key, value in self._rows():
+        for table, key, value in self._rows(version):
+            digest = _hash(table, key, value)
+            self._digest ^= digest
             self.tables[table][key] = value
-            self._digest ^= _hash(table, key, value)
+            if table in ENGINE_TABLES:
+                self.tables[table][key] = digest
+                self._restored[table][key] = value
         if known[0][1] != _text(self._digest):
             raise DamagedError("its content is not what was written")
 
-    def _rows(self) -> Iterator[tuple[str, Key, Any]]:
+    def _rows(self, version: int) -> Iterator[tuple[str, Key, Any]]:
         for table in _TABLES:
+            if version == 1 and table in ENGINE_TABLES:
+                continue
             for *key, value in self._db.execute(f"SELECT * FROM {table}"):  # noqa: S608 - names are ours
                 yield table, tuple(key), value
 
@@ -184,16 +205,26 @@ def _is_damage(error: BaseException, *, read_only: bool) -> bool:
     return isinstance(error, ValueError)  # a text that is not UTF-8
 
 
-def _make(db: sqlite3.Connection) -> None:
-    for table, (keys, value) in _TABLES.items():
-        columns = ", ".join(f"{key} {'INTEGER' if key == 'first' else 'TEXT'} NOT NULL" for key in keys)
+def _make(db: sqlite3.Connection, tables: Iterable[str] = tuple(_TABLES)) -> None:
+    for table in tables:
+        keys, value = _TABLES[table]
+        columns = ", ".join(f"{key} {'INTEGER' if key in _NUMBERS else 'TEXT'} NOT NULL" for key in keys)
         db.execute(f"CREATE TABLE {table} ({columns}, {value}, PRIMARY KEY ({', '.join(keys)})) WITHOUT ROWID")
-    db.execute("CREATE TABLE digest (format INTEGER NOT NULL, value TEXT NOT NULL)")
-    db.execute("INSERT INTO digest VALUES (?, ?)", (FORMAT, _text(0)))
+    if "positions" in tables:
+        db.execute("CREATE TABLE digest (format INTEGER NOT NULL, value TEXT NOT NULL)")
+        db.execute("INSERT INTO digest VALUES (?, ?)", (FORMAT, _text(0)))
     db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
+def _upgrade(db: sqlite3.Connection) -> None:
+    """From format 1, which had no tables of the engine."""
+    _make(db, ENGINE_TABLES)
+    db.execute("UPDATE digest SET format = ? WHERE format = 1", (FORMAT,))
+
+
 def _hash(table: str, key: Key, value: Any) -> int:
+    if isinstance(value, bytes):
+        return int.from_bytes(blake2b(orjson.dumps([table, key]) + value, digest_size=8).digest())
     return int.from_bytes(blake2b(orjson.dumps([table, key, value]), digest_size=8).digest())
 
 

@@ -61,9 +61,8 @@ def one(refuse: Refuse, marked: str) -> str:
             "to: bin, on_full: §blok",
             "routes.all.on_full: should be 'block' or 'drop_oldest', not 'blok' | Did you mean block?",
         ),
-        ("to: bin", "to: bin, dedupe: §{}", "routes.all.dedupe: this version has no `dedupe` yet | "),
+        ("to: bin", "to: bin, dedupe: {entries: §5}", "routes.all.dedupe.entries: "),
         ("to: bin", "to: bin, filters: [{type: even, name: §''}]", "routes.all.filters[0].name: a filter's name"),
-        ("to: bin", "to: bin, dedupe: §true", "routes.all.dedupe: this version has no `dedupe` yet | "),
         ("  beat:", "  beat: {type: heartbeat}\n  §Beat.1:", "sources.Beat.1: a name has lower-case letters"),
         (
             "heartbeat",
@@ -74,6 +73,11 @@ def one(refuse: Refuse, marked: str) -> str:
             "sinks:",
             "sinks:\n  act: {type: §reliable_task, task: os_version}",
             "sinks.act.type: a sink of type `reliable_task` needs the disk spool",
+        ),
+        (
+            "to: bin",
+            "to: bin, dedupe: §true}\nspool: {type: disk, path: /s, max_size: 64MiB",
+            "routes.all.dedupe: the ids that `dedupe` remembers may take 30.52MiB, more than a quarter of the spool's 64MiB",
         ),
         ("heartbeat", "heartbeat, orgs: [§acme]", "sources.beat.orgs[0]: 'acme' is not one of the orgs | "),
         ("heartbeat", "heartbeat, orgs: §5", "sources.beat.orgs: should be 'all' or a list | "),
@@ -138,7 +142,7 @@ sources:
 sinks:
   bin: {type: bim}
 routes:
-  all: {from: two, to: bin, dedupe: true, on_full: no, filters: [{type: odd}, {type: even, name: A}]}
+  all: {from: two, to: bin, on_full: no, filters: [{type: odd}, {type: even, name: A}]}
 spool: {max_size: 10MiB}
 dead_letter: {max_size: 40MiB}
 """
@@ -154,7 +158,6 @@ def test_a_mistake_does_not_hide_how_the_rest_fits_together(refuse: Refuse) -> N
         "sources.one.streem",
         "sources.two.max_record",
         "sinks.bin.type",
-        "routes.all.dedupe",
         "routes.all.on_full",
         "routes.all.filters[0].type",
         "routes.all.filters[1].name",

@@ -27,9 +27,10 @@ class Recording(MemorySpool):
         self.commits = []
         self.fails = False
 
-    async def commit(self, positions, marks):
+    async def commit(self, positions, marks, facts=None):
         if self.fails:
             raise OSError("disk")
+        self.facts = facts
         self.commits.append((dict(positions), {sink: dict(mark) for sink, mark in marks.items()}))
 
 
@@ -143,3 +144,31 @@ async def test_a_mark_that_is_committed_at_once(parts):
     one.sink.gate.set()
     await task
     assert spool.commits == [({}, {"one": {"f": 0}}), ({("r/one", TAP): 5}, {"one": {"g": 3}})]
+
+
+class Remembering:
+    """A keeper with one fact."""
+
+    def __init__(self):
+        self.facts = {"dedupe": {("all", "tap", "", 0): b"claims"}}
+
+    def take(self):
+        facts, self.facts = self.facts, {}
+        return facts
+
+    def give_back(self, facts):
+        self.facts = facts
+
+
+async def test_what_a_keeper_knows_is_committed_with_the_positions(parts):
+    """A keeper's facts go along with the next commit, also one without positions; where it fails, with the one after it."""
+    spool, committer, *_ = parts
+    keeper = Remembering()
+    committer.keepers = [keeper]
+    spool.fails = True
+    await committer.commit()
+    spool.fails = False
+    await committer.commit()
+    assert (spool.commits, spool.facts, keeper.facts) == ([({}, {})], Remembering().facts, {})
+    await committer.commit()
+    assert len(spool.commits) == 1
