@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+from ruamel.yaml import YAML
 
 from pipeline.cli import COMMANDS, NAME, cli
 from pipeline.config.reference import components_page, json_schema, sections_page
@@ -14,6 +16,11 @@ from pipeline.config.registry import KINDS, Registry
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py from the docstrings in the code: change those. -->\n\n"
+GUIDES = """\
+From the guides *API integrator* and *Reliable Tasking*. Names are those of `pipeline.limacharlie`, which programs can use on its own,
+and of the command line. The tests run against `lc-pipeline emulate`, many of them with LimaCharlie's own SDKs 5 and 4, and with curl,
+in our place.
+"""
 
 
 def pages() -> dict[str, str]:
@@ -22,6 +29,8 @@ def pages() -> dict[str, str]:
     made = {f"{kind}.md": NOTE + components_page(registry, kind) for kind in KINDS}
     made["sections.md"] = NOTE + sections_page()
     made["commands.md"] = NOTE + commands_page()
+    made["guides.md"] = NOTE.replace("the docstrings in the code", "docs/guides.yaml").replace("those", "that")
+    made["guides.md"] += guides_page()
     made["lc-pipeline.schema.json"] = json.dumps(json_schema(registry), indent=2) + "\n"
     return made
 
@@ -35,6 +44,45 @@ def commands_page() -> str:
         if command is not None:
             text = command.get_help(click.Context(command, parent=context, info_name=name))
             parts.append(f"## `{NAME} {name}`\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def guides() -> list[dict[str, Any]]:
+    """Sections of what LimaCharlie's guides name, with what of ours does it; all names are whole."""
+    sections: list[dict[str, Any]] = YAML(typ="safe", pure=True).load(FOLDER.parent / "guides.yaml")
+    for section in sections:
+        for item in section["items"]:
+            item["code"] = [
+                name if name.startswith("pipeline.") else f"pipeline.limacharlie.{name}" for name in item["code"]
+            ]
+            item["test"] = [whole_test(name) for name in item["test"]]
+            item.setdefault("command", [])
+            item.setdefault("note", "")
+    return sections
+
+
+def whole_test(name: str) -> str:
+    """``unit/room/file::test_it`` -> ``tests/unit/room/test_file.py::test_it``."""
+    path, _, function = name.partition("::")
+    folder, _, file = path.rpartition("/")
+    return f"tests/{folder}/test_{file}.py::{function}"
+
+
+def guides_page() -> str:
+    """Markdown with a table for each section of the guides."""
+    parts = ["# What LimaCharlie's guides name, and where it is here\n", GUIDES]
+    for section in guides():
+        parts.append(f"## {section['title']}\n\n| The guide | Here | Command | Tests |\n|---|---|---|---|")
+        for item in section["items"]:
+            code = ", ".join(f"`{name.removeprefix('pipeline.limacharlie.')}`" for name in item["code"])
+            commands = ", ".join(f"`{NAME} {name}`" for name in item["command"])
+            tests = ", ".join(
+                f"[{function.removeprefix('test_').replace('_', ' ')}](../../{path})"
+                for path, function in (name.split("::") for name in item["test"])
+            )
+            note = f". {item['note']}" if item["note"] else ""
+            parts.append(f"| {item['guide']} | {code}{note} | {commands} | {tests} |")
+        parts.append("")
     return "\n".join(parts)
 
 

@@ -18,6 +18,11 @@ from types import ModuleType
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
+
+# how fast examples are made says something of the machine, and nothing of what is tested
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def _load(name: str) -> ModuleType:
