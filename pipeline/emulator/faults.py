@@ -99,13 +99,14 @@ class Faults:
     def __init__(self) -> None:
         self.answers: Rules[Answer] = Rules()
         self.delays: Rules[Delay] = Rules()
+        self.held: Rules[Delay] = Rules()
         self.headers: Rules[Header] = Rules()
         self.openings: Rules[Opening] = Rules()
         self.connect_delay: float | None = None
         """Seconds before `connected`; None is the default of the mode."""
 
     def clear(self) -> None:
-        for rules in (self.answers, self.delays, self.headers, self.openings):
+        for rules in (self.answers, self.delays, self.held, self.headers, self.openings):
             rules.clear()
         self.connect_delay = None
 
@@ -127,8 +128,11 @@ class Faults:
         return web.Response(status=answer.status, body=body, headers=headers)
 
     async def decorate(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Add the armed headers to an answer."""
+        """Add the armed headers to an answer, and hold it back where that is armed."""
         _, route = route_of(request)
+        held = self.held.use(route=route, oid=request.match_info.get("oid"))
+        if held is not None:
+            await asyncio.sleep(held.seconds)
         extra = self.headers.use(route=route, oid=request.match_info.get("oid"))
         if extra is not None:
             response.headers.update(extra.headers)

@@ -38,9 +38,12 @@ class Latency(Matched):
     """Answer late."""
 
     seconds: Seconds
+    after: bool = False
+    """Do at once what was asked, and hold back the answer; else wait before doing it."""
 
     def turn(self, panel: Panel) -> Result:
-        panel.faults.delays.arm(Delay(**self.model_dump()))
+        rules = panel.faults.held if self.after else panel.faults.delays
+        rules.arm(Delay(**self.model_dump(exclude={"after"})))
         return {}
 
 

@@ -1,5 +1,6 @@
 """The control panel: every fault by a call and by a scenario."""
 
+import asyncio
 import json
 import time
 
@@ -93,6 +94,18 @@ async def test_headers_and_latency(emulate):
     async with local.client.get(f"{local.ready['url']}/v1/orgs/{local.oid}/url") as response:
         assert (response.status, response.headers["X-RateLimit-Quota"]) == (200, "5")
     assert time.monotonic() - start >= 0.2
+
+
+async def test_an_answer_can_be_held_back(emulate):
+    """With `after` the request is carried out at once, and only its answer is late."""
+    local = await emulate()
+    await local.turn("latency", route="url", seconds=60, after=True)
+    call = asyncio.create_task(local.call("GET", f"/v1/orgs/{local.oid}/url", token=await local.token()))
+    async with asyncio.timeout(5):
+        while not (await local.look("requests")).get("GET /v1/orgs/{oid}/url"):
+            await asyncio.sleep(0.01)
+    assert not call.done()
+    call.cancel()
 
 
 async def test_expire_tokens(emulate):
