@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from pipeline.core.event import Event, Undecodable
-    from pipeline.core.filter import Filter
+    from pipeline.core.filter import Decider, Filter, Needs
     from pipeline.core.items import Item, Items, Part
     from pipeline.core.sink import Mark, Sink
     from pipeline.core.source import Outlet, Source
@@ -55,6 +55,7 @@ __all__ = [
     "Clock",
     "ConfigError",
     "Context",
+    "Decider",
     "Duration",
     "Event",
     "Field",
@@ -65,6 +66,7 @@ __all__ = [
     "Listen",
     "LogId",
     "Mark",
+    "Needs",
     "NotFoundError",
     "Org",
     "Outlet",
@@ -128,7 +130,7 @@ _HOMES = {
         "UsageError",
     ),
     "pipeline.core.event": ("Event", "Undecodable"),
-    "pipeline.core.filter": ("Filter",),
+    "pipeline.core.filter": ("Decider", "Filter", "Needs"),
     "pipeline.core.items": ("Item", "Items", "Part"),
     "pipeline.core.sink": ("Mark", "Sink"),
     "pipeline.core.source": ("Outlet", "Source"),

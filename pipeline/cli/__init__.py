@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "tail": ("pipeline.cli.tail", "Watch detections, events or audit records; needs no configuration."),
     "task": ("pipeline.cli.task", "Send commands to sensors, online or not."),
     "validate": ("pipeline.cli.validate", "Check a configuration, and with --connect what it connects to."),
+    "explain": ("pipeline.cli.explain", "Show how each route decides about records, and why so."),
     "emulate": ("pipeline.cli.emulate", "Run a local LimaCharlie."),
     "demo": ("pipeline.cli.demo", "See it work, with a local LimaCharlie."),
     "spool": ("pipeline.cli.spool", "Look into a disk spool, verify it, drop a lane."),

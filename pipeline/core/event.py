@@ -13,6 +13,17 @@ class Undecodable(ValueError):  # noqa: N818 - reads as a verdict on the record
     """The record is not valid JSON, or not an object; the engine puts it into the dead letter."""
 
 
+def decode(raw: bytes) -> dict[str, Any]:
+    """Return the object that a record is. Raises `Undecodable`."""
+    try:
+        doc = orjson.loads(raw)
+    except ValueError as error:
+        raise Undecodable(str(error)) from None
+    if doc.__class__ is not dict:
+        raise Undecodable("the record is not a JSON object")
+    return doc
+
+
 class Event:
     """A record that passes a route's filters. Lives only for the step; nothing may keep it.
 
@@ -68,13 +79,7 @@ class Event:
         """
         doc = self._doc
         if doc is None:
-            try:
-                doc = orjson.loads(self.raw)
-            except ValueError as error:
-                raise Undecodable(str(error)) from None
-            if doc.__class__ is not dict:
-                raise Undecodable("the record is not a JSON object")
-            self._doc = doc
+            doc = self._doc = decode(self.raw)
         return doc
 
     def replace(self, doc: dict[str, Any]) -> Event:

@@ -12,6 +12,7 @@ from pipeline.core.batch import Batch
 from pipeline.core.event import Event, Undecodable
 from pipeline.core.filter import Filter
 from pipeline.core.types import RecordPath
+from pipeline.engine.plan import DecodePlan
 from pipeline.kit.log import Logger
 
 KEPT_STEPS = 4
@@ -84,6 +85,7 @@ class Route:
         """``dedupe`` takes what came before out of a step."""
         self.name = name
         self.filters = filters
+        self.plan = DecodePlan(name, filters, tuple(dict.fromkeys(paths)))
         self.busy = 0.0
         """Seconds spent in steps."""
         self._paths = tuple(dict.fromkeys(paths))
@@ -115,20 +117,59 @@ class Route:
             step.payloads = records
             step.size = batch.size if not start else sum(map(len, records))
         else:
-            self._filter(step, records)
+            self._decide(step, records)
         if self._dedupe is not None:
             self._dedupe(step)
         self.busy += time.perf_counter() - began
         return step
 
-    def _filter(self, step: Step, records: Sequence[bytes]) -> None:
+    def _decide(self, step: Step, records: Sequence[bytes]) -> None:
+        """By the decode plan as far as it goes, the rest by events."""
+        plan, start = self.plan, step.start
+        rows: Sequence[int] = range(len(records))
+        filters = self.filters
+        refusals: list[Refusal] = []
+        if plan.decides:
+            try:
+                rows, values, undecided = plan.run(records, step.batch.first + start)
+            except Exception:  # filters are given events then, and may refuse them, or fail where it is told
+                rows = range(len(records))
+            else:
+                refusals = [
+                    Refusal(start + row, records[row], "invalid_json", reason, owner)
+                    for row, reason, owner in undecided
+                ]
+                if plan.gives_values or not rows:
+                    whole = len(rows) == len(records)
+                    step.payloads = records if whole else [records[row] for row in rows]
+                    step.offsets = None if whole else [start + row for row in rows] if start else rows
+                    step.values = values
+                    step.refusals = refusals
+                    step.size = step.batch.size if whole and not start else sum(map(len, step.payloads))
+                    step.filtered = len(records) - len(rows) - len(refusals)
+                    return
+                filters = plan.rest
+        self._filter(step, records, rows, filters, refusals)
+
+    def _filter(
+        self,
+        step: Step,
+        records: Sequence[bytes],
+        rows: Sequence[int],
+        filters: Sequence[Filter[Any]],
+        refusals: list[Refusal],
+    ) -> None:
         batch, start = step.batch, step.start
         stream, org, received_at, origin, first = batch.stream, batch.org, batch.received_at, batch.origin, batch.first
         shared = (repeat(stream), repeat(org), repeat(received_at), repeat(origin))
-        events: Sequence[Event] = list(map(Event, records, *shared, count(first + start), count(start)))
-        refusals: list[Refusal] = []
+        if len(rows) == len(records):
+            events: Sequence[Event] = list(map(Event, records, *shared, count(first + start), count(start)))
+        else:
+            places = [start + row for row in rows]
+            numbers = [first + place for place in places]
+            events = list(map(Event, [records[row] for row in rows], *shared, numbers, places))
         derived = 0
-        for stage in self.filters:
+        for stage in filters:
             if not events:
                 break
             events, made = self._apply(stage, events, refusals)

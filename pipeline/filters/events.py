@@ -8,7 +8,8 @@ from annotated_types import MinLen
 from pydantic import model_validator
 
 from pipeline.core.config import FilterConfig
-from pipeline.filters.predicate import Predicate, PredicateFilter
+from pipeline.core.filter import Decider, Needs
+from pipeline.filters.predicate import PredicateFilter
 
 Name = Annotated[str, MinLen(1)]
 
@@ -35,12 +36,15 @@ class EventsConfig(FilterConfig):
 
 
 class Events(PredicateFilter[EventsConfig]):
-    def predicate(self) -> Predicate:
+    def needs(self) -> Needs:
+        return Needs(values=frozenset({("routing", "event_type"), ("etype",)}), presence=frozenset({("record",)}))
+
+    def decider(self) -> Decider:
         if self.config.include is not None:
             included = frozenset(self.config.include)
-            return lambda event: event_type(event.doc) in included
+            return lambda doc, _: event_type(doc) in included
         excluded = frozenset(self.config.exclude or ())
-        return lambda event: event_type(event.doc) not in excluded
+        return lambda doc, _: event_type(doc) not in excluded
 
 
 def event_type(doc: dict[str, Any]) -> str | None:

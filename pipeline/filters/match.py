@@ -9,9 +9,11 @@ from pydantic import ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from pipeline.core.config import Field, FilterConfig
-from pipeline.filters.predicate import Predicate, PredicateFilter
+from pipeline.core.filter import Decider, Needs
+from pipeline.filters.predicate import PredicateFilter
 from pipeline.rules.compile import compile_rule
 from pipeline.rules.condition import RuleError
+from pipeline.rules.needs import needs_of
 from pipeline.rules.values import Scalar
 
 _NOT_THE_RULE = frozenset(FilterConfig.model_fields)
@@ -63,9 +65,12 @@ class MatchConfig(FilterConfig):
 
 
 class Match(PredicateFilter[MatchConfig]):
-    def predicate(self) -> Predicate:
+    def needs(self) -> Needs:
+        return needs_of(self.config.rule())
+
+    def decider(self) -> Decider:
         holds = compile_rule(self.config.rule())
-        return lambda event: holds(event.doc)
+        return lambda doc, _: holds(doc)
 
 
 def _at_their_places(error: RuleError) -> ValidationError:

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from pipeline.core.component import Context
 from pipeline.core.event import Event, Undecodable
-from pipeline.core.filter import Filter, FilterConfigT
+from pipeline.core.filter import Decider, Filter, FilterConfigT, Needs
 from pipeline.rules.paths import TooComplex
 
-Predicate = Callable[[Event], bool]
+_NOTHING: dict[str, Any] = {}
 
 
 class PredicateFilter(Filter[FilterConfigT]):
-    """Override `predicate`. A record that cannot be decided is rejected and harms no other of its batch.
+    """Override `needs` and `decider`. A record that cannot be decided is rejected and harms no other of its batch.
 
     Reasons of rejection: ``invalid_json``, ``too_complex``.
     """
 
     def __init__(self, config: FilterConfigT, context: Context) -> None:
         super().__init__(config, context)
-        self._keeps = self.predicate()
+        self._keeps = self.decider()
+        self._decodes = not self.needs().nothing
 
-    def predicate(self) -> Predicate:
-        """Return the function that says whether an event goes on; called once. It may raise `Undecodable` and `TooComplex`."""
+    def needs(self) -> Needs:
+        """Say what the decider must know of a record."""
+        raise NotImplementedError
+
+    def decider(self) -> Decider:
+        """Return the function that says whether a record goes on. It may raise `TooComplex`."""
         raise NotImplementedError
 
     def apply(self, events: Sequence[Event]) -> Sequence[Event]:
-        keeps = self._keeps
+        keeps, decodes = self._keeps, self._decodes
         kept: list[Event] = []
         for event in events:
             try:
-                if keeps(event):
+                if keeps(event.doc if decodes else _NOTHING, event.sequence):
                     kept.append(event)
                 else:
                     event.release()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.core.config import Field, FilterConfig
-from pipeline.core.event import Event
+from pipeline.core.filter import Decider, Needs
 from pipeline.core.types import RecordPath
-from pipeline.filters.predicate import Predicate, PredicateFilter
+from pipeline.filters.predicate import PredicateFilter
 
 
 class SampleConfig(FilterConfig):
@@ -27,14 +27,18 @@ class SampleConfig(FilterConfig):
 
 
 class Sample(PredicateFilter[SampleConfig]):
-    def predicate(self) -> Predicate:
+    def needs(self) -> Needs:
+        key = self.config.key
+        return Needs() if key is None else Needs(values=frozenset({key.keys}))
+
+    def decider(self) -> Decider:
         rate, key = self.config.rate, self.config.key
 
-        def by_place(event: Event) -> bool:
-            return event.sequence % rate == 0
+        def by_place(_: Any, sequence: int) -> bool:
+            return sequence % rate == 0
 
-        def by_key(event: Event) -> bool:
-            text = key.text(event.doc) if key is not None else None
-            return by_place(event) if text is None else zlib.crc32(text.encode(errors="replace")) % rate == 0
+        def by_key(doc: Any, sequence: int) -> bool:
+            text = key.text(doc) if key is not None else None
+            return sequence % rate == 0 if text is None else zlib.crc32(text.encode(errors="replace")) % rate == 0
 
         return by_place if key is None else by_key

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.core.component import Context
-from pipeline.core.event import Event, Undecodable
+from pipeline.core.event import Event, Undecodable, decode
 from pipeline.core.filter import Filter
 from pipeline.testing.records import RECORDS, make_events
 from pipeline.testing.surroundings import context
@@ -38,6 +38,7 @@ async def check_filter(
         assert together == _outcomes(other, records, stream), f"{again} another instance decided differently."
         alone = [outcome for first, raw in enumerate(records) for outcome in _outcomes(stage, [raw], stream, first)]
         assert together == alone, f"{again} a record alone in its batch came out differently."
+        _check_decider(stage, records, stream)
         _check_kept(stage, records, stream)
         _check_broken(stage, records, stream)
     finally:
@@ -73,6 +74,16 @@ def _outcomes(stage: Filter[Any], records: Sequence[bytes], stream: str, first: 
         )
         for event in events
     ]
+
+
+def _check_decider(stage: Filter[Any], records: Sequence[bytes], stream: str) -> None:
+    if stage.needs() is None:
+        return
+    decides = stage.decider()
+    for place, (raw, outcome) in enumerate(zip(records, _outcomes(stage, records, stream), strict=True)):
+        if not outcome[1]:
+            kept = decides(decode(raw), place)
+            assert outcome == (raw if kept else b"", "", ()), "decider keeps the same records as apply, as they are."
 
 
 def _check_kept(stage: Filter[Any], records: Sequence[bytes], stream: str) -> None:

@@ -133,3 +133,33 @@ def test_files_complete(run: Run) -> None:
     """Where a configuration belongs, the shell offers files."""
     env = {"COMP_WORDS": "lc-pipeline validate l", "COMP_CWORD": "2", "_LC_PIPELINE_COMPLETE": "bash_complete"}
     assert run(env=env).stdout.startswith("file,")
+
+
+def test_explain(run: Run, valid: Path) -> None:
+    """Each route's way of deciding is shown with its filters, what it decodes, and why; nothing is made or connected to."""
+    filters = "[{type: events, include: [A]}, {type: match, op: is, path: 'event/*/X', value: b.exe}]"
+    valid.write_text(
+        VALID.replace("to: archive", f"to: archive, filters: {filters}").replace("data/x.jsonl", "'data/{routing/sid}'")
+    )
+    done = run("explain", "lc.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "all:",
+        "  1. projection: all that is needed is in these fields",
+        "     filters    all.0",
+        "     decodes    etype, record, routing/event_type",
+        "  2. full decode: a path with wildcards may lead anywhere in the record",
+        "     filters    all.1",
+        '     byte test  drops records without "b.exe"',
+        "     for sinks  routing/sid",
+    ]
+    assert [path.name for path in valid.parent.iterdir()] == ["lc.yaml"]
+
+
+def test_explain_json(run: Run, valid: Path) -> None:
+    """For programs it is one JSON object."""
+    plain = json.loads(run("explain", "lc.yaml", "--json").stdout)
+    assert plain == {"routes": {"all": {"steps": []}}}
+    valid.write_text(VALID.replace("data/x.jsonl", "'data/{routing/sid}'"))
+    (step,) = json.loads(run("explain", "lc.yaml", "--json").stdout)["routes"]["all"]["steps"]
+    assert (step["way"], step["fields"], step["values"]) == ("projection", ["routing/sid"], ["routing/sid"])

@@ -1,0 +1,79 @@
+"""`lc-pipeline explain`: how each route decides about its records, and why in this way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import config_argument
+from pipeline.cli.render import printable
+
+if TYPE_CHECKING:  # they import all of pydantic and YAML
+    from pipeline.config.load import Loaded
+    from pipeline.engine.plan import DecodePlan, Phase
+
+
+@click.command(
+    "explain",
+    epilog="""\b
+Examples:
+  lc-pipeline explain lc.yaml
+  lc-pipeline explain lc.yaml --json | jq '.routes[].steps[].way'
+
+\b
+The ways, cheapest first:
+  place        the record's number is enough; nothing is decoded
+  projection   only the fields named are decoded
+  full decode  the whole record is; if there is a byte test, only records that pass it
+  events       like full decode, with one object more for each record, for filters of other packages""",
+)
+@config_argument
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+def command(config: Path, as_json: bool) -> None:
+    """Show how the routes of CONFIG decide: which fields are decoded, by which filters, and why.
+
+    Nothing is connected to and no port is bound.
+    """
+    from pipeline.config.load import load
+
+    plans = decode_plans(load(config))
+    if as_json:
+        routes = {name: {"steps": [asdict(phase) for phase in plan.phases]} for name, plan in plans.items()}
+        click.echo(json.dumps({"routes": routes}, indent=2))
+    else:
+        click.echo("\n\n".join(_text(name, plan) for name, plan in plans.items()))
+
+
+def decode_plans(loaded: Loaded) -> Mapping[str, DecodePlan]:
+    """Make the decode plan of each route."""
+    from pipeline.engine.build import build
+    from pipeline.kit.clock import SystemClock
+
+    # Sources have no part in it, and may need an account.
+    config = loaded.config.model_copy(update={"sources": {}})
+    return {route.name: route.plan for route in build(config, {}, SystemClock(), loaded.registry).routes}
+
+
+def _text(name: str, plan: DecodePlan) -> str:
+    lines = [f"{printable(name)}:"]
+    if not plan.phases:
+        lines.append("  nothing to decide: every record passes as it came, and none is decoded")
+    for number, phase in enumerate(plan.phases, 1):
+        lines.append(f"  {number}. {phase.way}: {phase.why}")
+        lines += [f"     {label:<10} {text}" for label, text in _facts(phase)]
+    return "\n".join(lines)
+
+
+def _facts(phase: Phase) -> list[tuple[str, str]]:
+    rows: list[tuple[str, Any]] = [
+        ("filters", phase.filters),
+        ("decodes", phase.fields),
+        ("byte test", [f"drops records without {' or '.join(phase.marks)}"] if phase.marks else ()),
+        ("for sinks", phase.values),
+    ]
+    return [(label, printable(", ".join(found))) for label, found in rows if found]

@@ -1,0 +1,95 @@
+"""What a rule must know of a record, so that no more than that needs to be decoded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.core.filter import Needs, Place
+from pipeline.rules.paths import MAX_NODES, parse_path
+from pipeline.rules.values import number_of
+
+_MARKS = 3
+"""Alternatives at most that are worth looking for."""
+_SMALL = 16 << 10
+"""Bytes up to which no search of a regular expression can be refused as too complex."""
+_PLAIN = re.compile(r"[ !#-.0-\[\]-~]+")
+"""Characters that JSON text holds as they are, or as ``\\u00``."""
+_OF_NUMBERS = re.compile(r"[-+.0-9aefilnrstuEIN]*")
+"""What the text of a number or of a boolean may be made of: its bytes in the record may be others."""
+_EVERYWHERE = frozenset({"routing", "event", "detect"})
+"""Keys that nearly every record of a stream has; those within the first are the same ones, too."""
+
+
+def needs_of(rule: Mapping[str, Any]) -> Needs:
+    """Return what a rule without mistakes needs."""
+    conditions = list(_conditions(rule))
+    values: set[Place] = set()
+    presence: set[Place] = set()
+    whole = False
+    for condition in conditions:
+        steps = parse_path(condition["path"])
+        if not steps or "?" in steps or "*" in steps:
+            whole = True
+        elif condition["op"] == "exists" or condition.get("length of"):
+            presence.add(steps)
+        else:
+            values.add(steps)
+    # One evaluation visits no more nodes than half the record's bytes for each condition, so small records are never too complex:
+    # then no order of looking matters.
+    return Needs(
+        frozenset(values),
+        frozenset(presence - values),
+        whole,
+        _marks(rule),
+        min(_SMALL, 2 * MAX_NODES // max(1, len(conditions))),
+    )
+
+
+def _conditions(rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "rules" not in rule:
+        return [rule]
+    return [one for each in rule["rules"] for one in _conditions(each)]
+
+
+def _marks(rule: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Bytes one of which a small record that satisfies the rule holds, unless with escapes; () where there are none to look for."""
+    if rule.get("not"):
+        return ()
+    if rule["op"] == "and":
+        found = [marks for one in rule["rules"] if (marks := _marks(one))]
+        return min(found, key=len, default=())
+    if rule["op"] == "or":
+        each = [_marks(one) for one in rule["rules"]]
+        every = tuple(dict.fromkeys(mark for marks in each for mark in marks))
+        return every if all(each) and len(every) <= _MARKS else ()
+    return _value(rule) or _key(rule)
+
+
+def _value(rule: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """The bytes of the value that is looked for, where they can be in the record in one form only."""
+    text = rule.get("value")
+    if not isinstance(text, str) or rule.get("case sensitive") is False:
+        return ()
+    if number_of(text) is not None or _OF_NUMBERS.fullmatch(text) or not _PLAIN.fullmatch(text):
+        return ()
+    match rule["op"]:
+        case "is":
+            return (b'"%b"' % text.encode(),)
+        case "starts with":
+            return (b'"%b' % text.encode(),)
+        case "ends with":
+            return (b'%b"' % text.encode(),)
+        case "contains":
+            return (text.encode(),)
+    return ()
+
+
+def _key(rule: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """The key that the record must have, where not nearly every record has it."""
+    steps = parse_path(rule["path"])
+    names = [step for step in steps if step not in ("?", "*")]
+    if not names or len(steps) < 2 or names[0] == "routing" or names[-1] in _EVERYWHERE:
+        return ()
+    return (b'"%b"' % names[-1].encode(),) if _PLAIN.fullmatch(names[-1]) else ()
