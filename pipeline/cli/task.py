@@ -122,11 +122,13 @@ def send(
     Those that are offline get it when they come online. With --now one sensor that is online gets it at once, and its answers are
     printed.
     """
-    from pipeline.limacharlie.sensor_commands import check
+    from pipeline.limacharlie.sensor_commands import as_sensors_know
 
     if not unchecked:
-        for each in commands:
-            check(each)
+        given_commands, commands = commands, tuple(map(as_sensors_know, commands))
+        for before, after in zip(given_commands, commands, strict=True):
+            if before != after:
+                click.echo(printable(f"Sent as {after!r}, which is how sensors know {before!r}."), err=True)
     target = _read_target(given)
     _refuse_together(
         now,

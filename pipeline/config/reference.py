@@ -143,6 +143,13 @@ def component_page(registry: Registry, kind: Kind, name: str) -> str:
     return f"## {kind[:-1].capitalize()} `{name}`\n\n{_doc(config)}\n\n{_table(config)}\n"
 
 
+def component_schema(registry: Registry, kind: Kind, name: str) -> dict[str, Any]:
+    """The JSON Schema of what one component takes."""
+    model = _derived(f"{kind[:-1]}_{name}", _config(registry, kind, name), type=(Literal[name], ...))
+    schema: dict[str, Any] = _in_order(model.model_json_schema(schema_generator=_Schema))
+    return schema
+
+
 def components_page(registry: Registry, kind: Kind) -> str:
     """Markdown about all components of a kind."""
     pages = [component_page(registry, kind, name) for name in registry.names(kind)]

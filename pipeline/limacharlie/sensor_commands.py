@@ -52,7 +52,7 @@ SENSOR_COMMANDS: Final = {
     "dir_list": SensorCommand("files of a folder", "ROOT EXPRESSION [-d DEPTH]"),
     "mem_map": SensorCommand("memory map of a process", "-p PID | -a ATOM"),
     "mem_strings": SensorCommand("texts in the memory of a process", "-p PID | -a ATOM"),
-    "hidden_module_scan": SensorCommand("look for hidden modules (Windows)", "PID (-1 for all)"),
+    "hidden_module_scan": SensorCommand("look for hidden modules (Windows)", "[PID] (-1 for all)"),
     "yara_scan": SensorCommand("scan with a YARA rule", "RULE [-p PID] [-f FILE] [-e EXPRESSION]"),
     "history_dump": SensorCommand("recent events that the sensor holds", "[-r ATOM] [-a ATOM] [-e EVENT]"),
     "artifact_get": SensorCommand("collect a file as an artifact", "--file FILE [--days-retention DAYS]"),
@@ -66,6 +66,21 @@ SENSOR_COMMANDS: Final = {
 
 _ALIASES: Final = {"os_info": "os_version", "kill": "os_kill_process"}
 """Names that guides use and sensors do not know."""
+_BY_NUMBER: Final = re.compile(r"(os_kill_process|mem_map)\s+(\d+)\s*")
+"""A process by its number alone, as guides write it."""
+
+
+def as_sensors_know(text: str) -> str:
+    """Return a command that a guide may have written in short (``os_info``, ``kill 4``) the way sensors understand it.
+
+    Raises what `check` raises.
+    """
+    name, space, arguments = text.partition(" ")
+    if name in _ALIASES:
+        text = f"{_ALIASES[name]}{space}{arguments}"
+    check(text)
+    short = _BY_NUMBER.fullmatch(text)
+    return f"{short[1]} -p {short[2]}" if short else text
 
 
 def check(text: str) -> str:

@@ -170,23 +170,20 @@ def test_unknown_task(sdk):
     assert "unknown command: bogus" in sdk("print(json.dumps(said(sensor.task, 'bogus')))")
 
 
-def test_command_line_request(emulator):
-    """The SDK's own command sends a task and shows the answer."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("LC_")}
-    ready = emulator.ready
-    env = clean | {
-        "LC_API_URL": ready["url"],
-        "LC_JWT_URL": ready["url"],
-        "LC_OID": ready["oid"],
-        "LC_API_KEY": ready["api_key"],
-        "LC_EPHEMERAL_CREDS": "1",
-        "SSL_CERT_FILE": ready["ca"],
-        "REQUESTS_CA_BUNDLE": ready["ca"],
-    }
-    command = [sys.executable, "-m", "limacharlie", "--output", "json", "sensor", "list"]
-    done = subprocess.run(command, env=env, capture_output=True, timeout=18, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    assert len(json.loads(done.stdout)) == 12
+def test_command_line_request(sdk):
+    """The SDK's own command sends a task to a sensor and shows the answer."""
+    result = sdk("""
+        import contextlib, io
+        from limacharlie.cli import cli
+        os.environ.update(LC_OID=ready["oid"], LC_API_KEY=ready["api_key"])
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            cli(["--output", "json", "task", "request", "--sid", sensor.sid, "--command", "os_processes"], standalone_mode=False)
+        answers = json.loads(shown.getvalue())
+        print(json.dumps([[one["routing"]["event_type"], bool(one["event"]["PROCESSES"])] for one in answers]), flush=True)
+        os._exit(0)
+    """)
+    assert result == [["OS_PROCESSES_REP", True]]
 
 
 def test_reliable_tasking(sdk):

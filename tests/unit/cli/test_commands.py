@@ -94,6 +94,16 @@ def test_list(run: Run) -> None:
     assert "## Source `file`" not in run("list", "sinks.file").stdout
 
 
+def test_list_as_json(run: Run) -> None:
+    """Programs get the same as JSON: all components, or what one takes as a schema."""
+    rows = {(row["kind"], row["type"]): row["summary"] for row in json.loads(run("list", "--json").stdout)}
+    assert {("sources", "spout"), ("filters", "match"), ("sinks", "kafka")} <= set(rows)
+    assert all(rows.values())
+    both = json.loads(run("list", "file", "--json").stdout)
+    assert [row["kind"] for row in both] == ["sources", "sinks"]
+    assert "path" in both[1]["schema"]["properties"]
+
+
 def test_schema(run: Run) -> None:
     """The schema is JSON, knows each component by its type, and lets numbers come from the environment."""
     schema = json.loads(run("schema").stdout)
