@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import subprocess
-import sys
 import traceback
 from functools import cached_property
 
@@ -125,10 +123,3 @@ async def test_no_noun_shows_a_secret(account):
     assert len(nouns) > 15
     assert KEY not in text
     assert account.transport.tokens.current.text not in text
-
-
-def test_the_package_is_light_to_import():
-    """Who needs the shapes of records only does not load an HTTP client."""
-    code = "import sys, pipeline.limacharlie as it; assert 'aiohttp' not in sys.modules; print(it.LimaCharlie.__name__)"
-    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
-    assert (ran.stdout, ran.stderr) == ("LimaCharlie\n", "")
