@@ -22,6 +22,8 @@ from pipeline.limacharlie.credentials import discover
 from pipeline.limacharlie.endpoints import resolve
 from pipeline.limacharlie.extensions import Extensions
 from pipeline.limacharlie.feed import Feed, Subscription
+from pipeline.limacharlie.feed_https import HttpsFeed
+from pipeline.limacharlie.feed_websocket import WebSocketFeed
 from pipeline.limacharlie.fleet import Item, Outcome, Result
 from pipeline.limacharlie.history import History
 from pipeline.limacharlie.hive import Hive
@@ -188,7 +190,10 @@ class LimaCharlie:
 
     def subscribe(self, subscription: Subscription, *, refusal: tuple[Token, str] | None = None) -> Feed:
         """Prepare a stream connection; see `Feed`."""
-        return Feed(self.transport, self.oid, subscription, refusal=refusal)
+        url = self.endpoints.stream(subscription.host, self.oid)
+        if subscription.transport == "websocket":
+            return WebSocketFeed(self.transport, self.endpoints.socket(), subscription, refusal=refusal)
+        return HttpsFeed(self.transport, url, subscription, refusal=refusal)
 
     async def close(self) -> None:
         """Release the connections. Safe to call twice."""

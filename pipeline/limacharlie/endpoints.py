@@ -28,6 +28,10 @@ class Endpoints:
     def stream(self, host: StreamHost, oid: str) -> str:
         return f"{self.streams[host]}/{oid}"
 
+    def socket(self) -> str:
+        """Where streams are had over a WebSocket."""
+        return f"{self.streams['stream']}/ws"
+
     def service(self, name: str) -> str | None:
         """The fixed address of a service like ``ai`` or ``search``; None where the organization's list decides."""
         return self.services.get(name) or self.base

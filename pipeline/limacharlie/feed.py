@@ -1,4 +1,4 @@
-"""One stream connection: a POST whose answer does not end."""
+"""One stream connection, over HTTPS or a WebSocket: it reads ahead of its receiver and knows why it ended."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import aiohttp
-
-from pipeline.core.errors import PipelineError, UnavailableError
-from pipeline.kit.http import FAULTS, describe, read_body
+from pipeline.core.errors import UnavailableError
+from pipeline.kit.http import FAULTS, describe
 from pipeline.limacharlie.endpoints import StreamHost
 from pipeline.limacharlie.token import Token
 from pipeline.limacharlie.transport import Transport
@@ -20,11 +18,13 @@ INBOX = 1 << 20
 """Bytes that are read ahead while the receiver is busy. Only then is the response left alone: see `Feed.pump`."""
 CAUSE = "POST stream"
 """What a refused stream is remembered as (`Tokens.after_refusal`)."""
-_MAX_ERROR = 64 << 10
+_SLACK = 0.1
+"""Seconds by which the watchdog may be late, so that not every read sets it anew."""
 _DRAIN_QUIET = 0.05
 _DRAIN_TIME = 1.0
 _DRAIN_BYTES = 16 << 20
 
+StreamTransport = Literal["https", "websocket"]
 Reason = Literal["ended", "broken", "silent", "stopped"]
 
 
@@ -40,6 +40,9 @@ class Subscription:
     """Seconds until the answer must begin."""
     idle_timeout: float = 121.0
     """Seconds without a byte after which the connection is dead: two keep-alives and one second."""
+    transport: StreamTransport = "https"
+    max_message: int = 64 << 20
+    """Bytes of the largest message of a WebSocket; a larger one ends the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +59,14 @@ class Ending:
 
 
 class Feed:
-    """Opens the connection, reads ahead of its receiver, and knows why it ended.
+    """Base of both: what a connection is opened with and read from is theirs.
 
     `open`, then `pump` in a task of its own beside a loop over `chunks`, then `close`. ``refusal`` is the token that the connection
     before was refused with, and the text: then another token is used, or the refusal raised where another one cannot help.
     """
 
     def __init__(
-        self, transport: Transport, oid: str, subscription: Subscription, *, refusal: tuple[Token, str] | None = None
+        self, transport: Transport, url: str, subscription: Subscription, *, refusal: tuple[Token, str] | None = None
     ) -> None:
         clock = transport.clock
         self.token: Token | None = None
@@ -76,11 +79,10 @@ class Feed:
         self.ended_at = 0.0
         """When it ended (Unix seconds)."""
         self._transport = transport
-        self._url = transport.endpoints.stream(subscription.host, oid)
+        self._url = url
         self._subscription = subscription
         self._refusal = refusal
         self._clock = clock
-        self._response: aiohttp.ClientResponse | None = None
         self._limit: asyncio.Timeout | None = None
         self._stopped = False
         self._chunks: list[bytes] = []
@@ -99,25 +101,13 @@ class Feed:
                 if self._stopped:
                     self._limit.reschedule(asyncio.get_running_loop().time())
                 self.token = await self._get_token()
-                session = await self._transport.session()
-                response = await session.post(
-                    self._url,
-                    data=self._form(self.token),
-                    headers={"Accept-Encoding": "identity", "Connection": "close"},
-                    allow_redirects=False,
-                )
-                self._response = response
-                if response.status != 200:
-                    raise await self._refused(response)
+                await self._connect(self.token)
         except FAULTS as fault:
             problem = describe(fault)
         finally:
             self._limit = None
         if problem:
             raise UnavailableError(f"The stream cannot be opened: {problem}.", where=self._url)
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            raise UnavailableError("The stream comes compressed, which was not asked for.", where=self._url)
         self.last_byte = self._clock.now()
 
     async def _get_token(self) -> Token:
@@ -129,15 +119,23 @@ class Feed:
             raise self._transport.denied(text, where=self._url)
         return token
 
-    def _form(self, token: Token) -> dict[str, str]:
-        form = {**self._subscription.options, "type": self._subscription.stream, "jwt": token.text}
+    def _request(self, token: Token) -> dict[str, str]:
+        """The fields that both forms ask with."""
+        fields = {**self._subscription.options, "type": self._subscription.stream, "jwt": token.text}
         if self._transport.credentials.uid:
-            form["uid"] = self._transport.credentials.uid
-        return form
+            fields["uid"] = self._transport.credentials.uid
+        return fields
 
-    async def _refused(self, response: aiohttp.ClientResponse) -> PipelineError:
-        text = self._transport.error_text(await read_body(response, _MAX_ERROR))
-        return self._transport.failure(response.status, response.headers, text, where=self._url)
+    async def _connect(self, token: Token) -> None:
+        """Ask for the stream; raises what aiohttp raises, and the error of a refusal."""
+        raise NotImplementedError
+
+    async def _read(self) -> bytes | Ending:
+        """The next bytes, b"" for a sign of life without any, or why there are no more; raises what aiohttp raises."""
+        raise NotImplementedError
+
+    async def _leave(self) -> None:
+        """Take leave of the other side, within bounds, where the form has a way to."""
 
     async def pump(self) -> None:
         """Read until the connection ends, is silent for too long, or `stop` was called; `ending` then says which.
@@ -145,17 +143,19 @@ class Feed:
         aiohttp throws away what it holds when a connection breaks while nobody reads. So this reads whenever there is something,
         and pauses only when the receiver is a whole inbox behind; the time limit stands still then.
         """
-        assert self._response is not None
-        content = self._response.content
         now = asyncio.get_running_loop().time
+        watched = -math.inf
         try:
             async with asyncio.timeout(None) as self._limit:
                 while not self._stopped:
                     if self._size >= INBOX:
                         await self._wait_for_room(self._limit)
+                        watched = -math.inf
                         continue
-                    self._limit.reschedule(now() + self._subscription.idle_timeout)
-                    if not await self._take(content):
+                    if now() - watched >= _SLACK:
+                        watched = now()
+                        self._limit.reschedule(watched + self._subscription.idle_timeout + _SLACK)
+                    if not await self._take():
                         return
         except TimeoutError:
             if not self._stopped:
@@ -163,7 +163,7 @@ class Feed:
                 return
         finally:
             self._limit = None
-        await self._drain(content)
+        await self._drain()
 
     async def _wait_for_room(self, limit: asyncio.Timeout) -> None:
         limit.reschedule(None)
@@ -172,34 +172,38 @@ class Feed:
             await self._room.wait()
             self.held_until = self._clock.monotonic()
 
-    async def _take(self, content: aiohttp.StreamReader) -> bool:
+    async def _take(self) -> bool:
         """Move what is there into the inbox; False at the end."""
         try:
-            chunk = await content.readany()
+            found = await self._read()
         except (*FAULTS, RuntimeError) as fault:
-            self._end(Ending("broken", describe(fault)))
-            return False
-        if not chunk:
-            self._end(Ending("ended"))
+            found = Ending("broken", describe(fault))
+        if isinstance(found, Ending):
+            self._end(found)
             return False
         self.last_byte = self._clock.now()
+        if found:
+            self._put(found)
+        return True
+
+    def _put(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._size += len(chunk)
         self._news.set()
-        return True
 
-    async def _drain(self, content: aiohttp.StreamReader) -> None:
+    async def _drain(self) -> None:
         """Read what the kernel already holds: until nothing comes for a moment, within bounds."""
         loop = asyncio.get_running_loop()
         end, most = loop.time() + _DRAIN_TIME, self._size + _DRAIN_BYTES
         try:
             while loop.time() < end and self._size < most:
                 async with asyncio.timeout(_DRAIN_QUIET):
-                    if not await self._take(content):
+                    if not await self._take():
                         return
         except TimeoutError:
             pass
         self._end(Ending("stopped"))
+        await self._leave()
 
     def _end(self, ending: Ending) -> None:
         self.ending = ending
@@ -223,6 +227,4 @@ class Feed:
 
     def close(self) -> None:
         """Close the connection. Safe to call twice and without `open`."""
-        response, self._response = self._response, None
-        if response is not None:
-            response.close()
+        raise NotImplementedError

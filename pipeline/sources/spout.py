@@ -1,12 +1,12 @@
-"""Source `spout`: pulls one stream of one organization over HTTPS."""
+"""Source `spout`: pulls one stream of one organization, over HTTPS or a WebSocket."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from pipeline.core.component import Context
 from pipeline.core.config import Field, Section, SourceConfig
@@ -61,8 +61,11 @@ class SpoutConfig(SourceConfig):
 
     type: Literal["spout"] = "spout"
     """Which component this is."""
+    transport: Literal["https", "websocket"] = "https"
+    """How the stream travels. Both carry the same records; a WebSocket gets through where a proxy holds back long answers."""
     host: Literal["stream-tmp", "stream"] = "stream-tmp"
-    """The service to ask: `stream-tmp` confirms when the subscription is in force, `stream` does not."""
+    """For `transport: https`, the service to ask: `stream-tmp` confirms when the subscription is in force, `stream` does not. A
+    WebSocket is always had from `stream`, and confirms."""
     tag: str | None = None
     """Only sensors with this tag."""
     cat: str | None = None
@@ -87,6 +90,12 @@ class SpoutConfig(SourceConfig):
             raise ValueError(f"{', '.join(taken)}: set by the source's own keys or by the credentials")
         return options
 
+    @model_validator(mode="after")
+    def _one_host(self) -> Self:
+        if self.transport == "websocket" and "host" in self.model_fields_set:
+            raise ValueError("`host` is for `transport: https`; a WebSocket is always had from `stream`")
+        return self
+
     def subscription(self) -> Subscription:
         """The request that this section describes."""
         fields = {"tag": self.tag, "cat": self.cat, "sid": self.sid, "inv_id": self.inv_id, **self.options}
@@ -96,6 +105,9 @@ class SpoutConfig(SourceConfig):
             options={name: text for name, value in fields.items() if (text := wire(value))},
             connect_timeout=self.connect_timeout,
             idle_timeout=self.idle_timeout,
+            transport=self.transport,
+            # What is larger than a record may be is read and refused; what is far larger ends the connection.
+            max_message=4 * self.max_record,
         )
 
 
@@ -199,7 +211,7 @@ class Spout(Source[SpoutConfig]):
         """Parse and send until the feed ends or LimaCharlie refuses; return why it is over."""
         scrub = self._account().transport.scrub
         parser = SpoutParser(self.config.max_record, text=self.config.format == "text", scrub=scrub)
-        parser.live = self.config.host == "stream"
+        parser.live = self.config.transport == "https" and self.config.host == "stream"
         try:
             return await self._move(feed, parser, outlet)
         except asyncio.CancelledError:

@@ -170,8 +170,9 @@ async def test_source_firehose():
         writer.transport.abort()
 
 
-async def test_source_spout():
-    """The spout keeps the contract against the local LimaCharlie."""
+@pytest.mark.parametrize("transport", ["https", "websocket"])
+async def test_source_spout(transport):
+    """The spout keeps the contract against the local LimaCharlie, in both its forms."""
     cloud = Emulator(Settings(port=0, rate=0, events=50))
     await cloud.start()
     ready = cloud.ready()
@@ -180,7 +181,7 @@ async def test_source_spout():
         async with LimaCharlie(section, environ={}) as account:
             org = Org("", ready["oid"], account)
             await check_source(
-                maker("sources", "spout", stream="detect"),
+                maker("sources", "spout", stream="detect", transport=transport),
                 surroundings=lambda: context(clock=SystemClock(), orgs=[org]),
                 at_least=50,
             )

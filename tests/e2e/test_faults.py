@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+BOTH = pytest.mark.parametrize("transport", ["https", "websocket"])
+
 
 @pytest.fixture
 def spout(emulator, pipeline, tmp_path):
@@ -31,10 +33,11 @@ def total(cloud, route):
     return sum(count for name, statuses in cloud.requests().items() if route in name for count in statuses.values())
 
 
+@BOTH
 @pytest.mark.timeout(60)
-def test_an_expired_token_is_renewed_on_reconnect(spout):
+def test_an_expired_token_is_renewed_on_reconnect(spout, transport):
     """After its token expired and the connection broke, the spout comes back with a fresh one, and a gap is recorded."""
-    cloud, process = spout()
+    cloud, process = spout(source={"transport": transport})
     cloud.turn("expire_tokens")
     cloud.turn("close", how="abort")
     process.wait_metric("pipeline_gaps_total", 1)
@@ -59,10 +62,11 @@ def test_an_instant_close_loop_is_backed_off(spout):
     assert process.stop() == 0
 
 
+@BOTH
 @pytest.mark.timeout(60)
-def test_a_storm_of_401_is_not_answered_with_one(spout):
+def test_a_storm_of_401_is_not_answered_with_one(spout, transport):
     """When every stream request is unauthorized, tokens are minted once per cause, not once per refusal."""
-    cloud, process = spout()
+    cloud, process = spout(source={"transport": transport})
     cloud.turn("clear")
     cloud.turn("stream_error", line="error: unauthorized", times=None)
     cloud.turn("close", how="clean")
@@ -88,19 +92,21 @@ def test_429_on_the_token_service_is_waited_out(spout):
     assert process.stop() == 0
 
 
+@BOTH
 @pytest.mark.timeout(60)
-def test_dropped_traces_are_counted_as_upstream_loss(spout):
+def test_dropped_traces_are_counted_as_upstream_loss(spout, transport):
     """What the cloud says it dropped is counted, apart from what we received."""
-    cloud, process = spout()
+    cloud, process = spout(source={"transport": transport})
     cloud.turn("drop", n=7)
     process.wait_metric("pipeline_upstream_dropped_records_total", 7)
     assert process.stop() == 0
 
 
+@BOTH
 @pytest.mark.timeout(60)
-def test_a_silent_connection_is_given_up(spout):
+def test_a_silent_connection_is_given_up(spout, transport):
     """Without a byte for idle_timeout the connection counts as dead; the next one brings records again, and a gap is recorded."""
-    cloud, process = spout(source={"idle_timeout": "2s"})
+    cloud, process = spout(source={"transport": transport, "idle_timeout": "2s"})
     cloud.turn("stall")
     process.wait_metric("pipeline_gaps_total", 1, timeout=20)
     before = process.metric("pipeline_source_received_records_total")

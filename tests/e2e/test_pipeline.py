@@ -26,21 +26,28 @@ def firehose(port, stream="event", **more):
     }
 
 
+FORMS = [("asyncio", "https"), ("uvloop", "https"), ("uvloop", "websocket")]
+VIA = {"https": "spout", "websocket": "ws"}
+
+
 def conserved(process):
     assert process.metric("pipeline_conservation_error_records") == 0
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(("loop", "transport"), FORMS)
 def test_spout_and_firehose_to_files_are_byte_for_byte_what_was_sent(
-    emulator, pipeline, tmp_path, free_port, lines, loop
+    emulator, pipeline, tmp_path, free_port, lines, loop, transport
 ):
     """What the emulator's ledger says it sent is, byte for byte and in order, what the files hold, on either event loop."""
     cloud = emulator("--rate", "0", "--events", "20000")
     process = pipeline({
         "event_loop": loop,
         "limacharlie": account(cloud),
-        "sources": {"telemetry": firehose(free_port()), "detections": {"type": "spout", "stream": "detect"}},
+        "sources": {
+            "telemetry": firehose(free_port()),
+            "detections": {"type": "spout", "stream": "detect", "transport": transport},
+        },
         "sinks": {"archive": archive(tmp_path / "data")},
         "routes": {"all": {"from": ["telemetry", "detections"], "to": "archive"}},
     })  # fmt: skip
@@ -48,26 +55,31 @@ def test_spout_and_firehose_to_files_are_byte_for_byte_what_was_sent(
     conserved(process)
     assert process.stop() == 0
     assert cloud.sent("firehose", "event") == lines(tmp_path / "data" / "event")
-    assert cloud.sent("spout", "detect") == lines(tmp_path / "data" / "detect")
+    assert cloud.sent(VIA[transport], "detect") == lines(tmp_path / "data" / "detect")
     assert len(lines(tmp_path / "data" / "event")) == 20000
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_stop_in_mid_stream_delivers_all_that_was_received(emulator, pipeline, tmp_path, free_port, lines, loop):
+@pytest.mark.parametrize(("loop", "transport"), FORMS)
+def test_stop_in_mid_stream_delivers_all_that_was_received(
+    emulator, pipeline, tmp_path, free_port, lines, loop, transport
+):
     """SIGTERM in mid-stream loses nothing that was received: the files hold a gapless beginning of what was sent."""
     cloud = emulator("--rate", "0")
     process = pipeline({
         "event_loop": loop,
         "limacharlie": account(cloud),
-        "sources": {"telemetry": firehose(free_port()), "detections": {"type": "spout", "stream": "detect"}},
+        "sources": {
+            "telemetry": firehose(free_port()),
+            "detections": {"type": "spout", "stream": "detect", "transport": transport},
+        },
         "sinks": {"archive": archive(tmp_path / "data")},
         "routes": {"all": {"from": ["telemetry", "detections"], "to": "archive"}},
     })  # fmt: skip
     process.wait_metric("pipeline_source_received_records_total", 5000, source="telemetry")
     process.wait_metric("pipeline_source_received_records_total", 500, source="detections")
     assert process.stop() == 0
-    for via, stream, least in (("firehose", "event", 5000), ("spout", "detect", 500)):
+    for via, stream, least in (("firehose", "event", 5000), (VIA[transport], "detect", 500)):
         got, sent = lines(tmp_path / "data" / stream), cloud.sent(via, stream)
         assert len(got) >= least
         assert got == sent[: len(got)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import ssl
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -37,9 +39,18 @@ class Connection:
         self.form = form
         self.headers = headers
 
+    def write(self, *lines: bytes) -> None:
+        """One HTTP chunk of lines, on its way."""
+        data = b"".join(line + b"\n" for line in lines)
+        self.writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+
     async def send(self, *lines: bytes) -> None:
-        """One HTTP chunk of lines."""
-        await self.raw(b"".join(line + b"\n" for line in lines))
+        self.write(*lines)
+        await self.writer.drain()
+
+    async def send_unfinished(self, record: bytes) -> None:
+        """A record whose line end is yet to come."""
+        await self.raw(record)
 
     async def raw(self, data: bytes) -> None:
         self.writer.write(b"%x\r\n%b\r\n" % (len(data), data))
@@ -52,10 +63,65 @@ class Connection:
     def abort(self) -> None:
         self.writer.transport.abort()
 
+    async def accept(self) -> None:
+        """Answer as a stream that is not yet in force."""
+        self.writer.write(HEAD)
+
     async def live(self, *lines: bytes) -> None:
         """Answer as a stream that is in force, then send these records."""
-        self.writer.write(HEAD)
+        await self.accept()
         await self.send(b'{"__trace":"connected"}', *lines)
+
+
+class WebSocketConnection(Connection):
+    """The same over a WebSocket, which the peer has asked for already; frames are made by hand."""
+
+    def __init__(self, reader: asyncio.StreamReader, *given: Any) -> None:
+        super().__init__(*given)
+        self.reader = reader
+        self.codes: list[int] = []
+        """Codes of the peer's close frames."""
+        self.pongs: list[bytes] = []
+
+    async def accept(self) -> None:
+        pass
+
+    def write(self, *lines: bytes) -> None:
+        self.writer.write(b"".join(frame(0x1, line) for line in lines))
+
+    async def send_unfinished(self, record: bytes) -> None:
+        await self.send(record)  # there is no such thing
+
+    async def raw(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def end(self, code: int = 1000, text: str = "") -> None:
+        """Close as the protocol says: the peer answers, then the connection ends."""
+        self.writer.write(frame(0x8, code.to_bytes(2) + text.encode()))
+        await self.writer.drain()
+        while not self.codes:
+            await self.receive()
+
+    async def receive(self) -> bytes:
+        """Take the peer's next frame."""
+        first, length = await self.reader.readexactly(2)
+        length &= 0x7F
+        if length >= 126:
+            length = int.from_bytes(await self.reader.readexactly(2 if length == 126 else 8))
+        mask = await self.reader.readexactly(4)
+        data = bytes(byte ^ mask[n % 4] for n, byte in enumerate(await self.reader.readexactly(length)))
+        if first & 0xF == 0x8:
+            self.codes.append(int.from_bytes(data[:2]))
+        if first & 0xF == 0xA:
+            self.pongs.append(data)
+        return data
+
+
+def frame(opcode: int, data: bytes, *, last: bool = True) -> bytes:
+    size = len(data)
+    length = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2) if size < 65536 else b"\x7f" + size.to_bytes(8)
+    return bytes([opcode | (0x80 if last else 0)]) + length + data
 
 
 Script = Callable[[Connection], Awaitable[None]]
@@ -73,6 +139,8 @@ class Cloud:
         self.mint_status = 200
         self.permissions = ["output.list", "output.set", "output.del"]
         self.asked = asyncio.Condition()
+        self.upgrade_status = 101
+        self.upgrade_headers = ""
 
     async def idle(self, connection: Connection) -> None:
         await connection.live()
@@ -85,7 +153,12 @@ class Cloud:
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = next(int(line[15:]) for line in head.splitlines() if line.lower().startswith("content-length:"))
+            headers = {key.lower(): value for key, _, value in (line.partition(": ") for line in head.splitlines())}
+            if headers.get("upgrade", "").lower() == "websocket":
+                await self._upgrade(reader, writer, head, headers["sec-websocket-key"])
+                writer.close()
+                return
+            length = int(headers["content-length"])
             form = dict(urllib.parse.parse_qsl((await reader.readexactly(length)).decode(), keep_blank_values=True))
             path = head.split()[1]
             if path == "/":
@@ -96,14 +169,32 @@ class Cloud:
                     % (self.mint_status, len(body), body)
                 )
             else:
-                connection = Connection(writer, path, form, head)
-                async with self.asked:
-                    self.connections.append(connection)
-                    self.times.append(time.monotonic())
-                    self.asked.notify_all()
-                await self.script(connection)
+                await self._serve(Connection(writer, path, form, head))
             await writer.drain()
         writer.close()
+
+    async def _serve(self, connection: Connection) -> None:
+        async with self.asked:
+            self.connections.append(connection)
+            self.times.append(time.monotonic())
+            self.asked.notify_all()
+        await self.script(connection)
+
+    async def _upgrade(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str, key: str) -> None:
+        if self.upgrade_status != 101:
+            status, self.upgrade_status = self.upgrade_status, 101
+            self.times.append(time.monotonic())
+            writer.write(f"HTTP/1.1 {status} X\r\n{self.upgrade_headers}Content-Length: 0\r\n\r\n".encode())
+            await writer.drain()
+            return
+        magic = f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()
+        accept = base64.b64encode(hashlib.sha1(magic).digest()).decode()
+        writer.write(
+            f"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode()
+        )
+        connection = WebSocketConnection(reader, writer, head.split()[1], {}, head)
+        connection.form = orjson.loads(await connection.receive())
+        await self._serve(connection)
 
     async def connected(self, count: int) -> None:
         """Wait until this many stream connections were asked for."""
@@ -191,8 +282,9 @@ class Outlet:
 class Bench:
     """A spout that runs against the cloud."""
 
-    def __init__(self, cloud: Cloud, **section: object) -> None:
+    def __init__(self, cloud: Cloud, transport: str = "https", **section: object) -> None:
         self.cloud = cloud
+        self.transport = transport
         self.report = Report()
         self.outlet = Outlet()
         self.stopping = asyncio.Event()
@@ -200,7 +292,9 @@ class Bench:
 
     def spout(self, **config: object) -> Spout:
         waits = {"base": 0.02, "cap": 0.2, "refused_base": 0.2, "refused_cap": 0.5}
-        settings = SpoutConfig.model_validate({"type": "spout", "stream": "detect", "reconnect": waits, **config})
+        settings = SpoutConfig.model_validate({
+            "type": "spout", "stream": "detect", "transport": self.transport, "reconnect": waits, **config,
+        })  # fmt: skip
         context = Context(
             id="detections",
             log=log.get(component="detections"),
@@ -258,18 +352,24 @@ async def cloud() -> AsyncIterator[Cloud]:
 
 
 @pytest.fixture
-async def bench(cloud: Cloud) -> AsyncIterator[Bench]:
-    bench = Bench(cloud)
+def transport(request: pytest.FixtureRequest) -> str:
+    """How the spout of a bench travels; a test that is for both forms says so by ``parametrize(..., indirect=True)``."""
+    return str(getattr(request, "param", "https"))
+
+
+@pytest.fixture
+async def bench(cloud: Cloud, transport: str) -> AsyncIterator[Bench]:
+    bench = Bench(cloud, transport)
     yield bench
     await bench.account.close()
 
 
 @pytest.fixture
-async def secure_bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def secure_bench(tmp_path: Path, transport: str) -> AsyncIterator[Bench]:
     """A bench whose cloud speaks TLS, with a certificate authority of its own."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with serving(authority.issue_cert("127.0.0.1")) as cloud:
-        bench = Bench(cloud, tls={"ca": tmp_path / "ca.pem"})
+        bench = Bench(cloud, transport, tls={"ca": tmp_path / "ca.pem"})
         yield bench
         await bench.account.close()

@@ -10,6 +10,7 @@ from pipeline.core.errors import AuthenticationError, PermissionDeniedError
 from pipeline.sources.spout import SpoutConfig
 
 OID = "8cbe27f4-bfa1-4afb-ba19-138cd51389cd"
+BOTH = pytest.mark.parametrize("transport", ["https", "websocket"], indirect=True)
 RECORDS = [b'{"cat":"c","detect":{},"n":%d}' % n for n in range(500)]
 
 
@@ -39,7 +40,7 @@ async def test_the_other_host_is_one_key_away(bench, cloud):
     """`host: stream` asks the service that confirms nothing, and the answer's beginning is what counts."""
 
     async def script(connection):
-        connection.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await connection.accept()
         await asyncio.Event().wait()
 
     cloud.script = script
@@ -69,12 +70,13 @@ async def test_records_arrive_whole_and_in_order(bench, cloud):
     assert bench.report.gaps == []
 
 
+@BOTH
 async def test_it_is_ok_only_when_confirmed(bench, cloud):
     """A 200 alone means nothing."""
     confirm = asyncio.Event()
 
     async def script(connection):
-        connection.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await connection.accept()
         await confirm.wait()
         await connection.send(b'{"__trace":"connected"}')
         await asyncio.Event().wait()
@@ -89,6 +91,7 @@ async def test_it_is_ok_only_when_confirmed(bench, cloud):
     assert bench.report.states == [("ok", "Connected.", "")]
 
 
+@BOTH
 async def test_stopping_reads_what_the_kernel_holds(bench, cloud):
     """What arrived before the stop is delivered, even if the source had no time for it yet."""
     sent = asyncio.Event()
@@ -97,18 +100,18 @@ async def test_stopping_reads_what_the_kernel_holds(bench, cloud):
         await connection.live(*RECORDS[:10])
         await bench.outlet.until(10)
         # From here on the source's side of the loop gets no turn before the stop.
-        connection.writer.write(b"%x\r\n%b\r\n" % (len(tail), tail))
+        connection.write(*RECORDS[10:])
         bench.stopping.set()
         sent.set()
         await asyncio.Event().wait()
 
-    tail = b"".join(record + b"\n" for record in RECORDS[10:])
     cloud.script = script
     async with bench.running():
         await sent.wait()
     assert bench.outlet.records == RECORDS
 
 
+@BOTH
 @pytest.mark.parametrize("forced", [True, False])
 async def test_a_cancelled_source_refuses_what_it_holds(bench, cloud, forced):
     """At the stop timeout, or at once, every record that was read and is not in the spool is refused, once."""
@@ -119,7 +122,7 @@ async def test_a_cancelled_source_refuses_what_it_holds(bench, cloud, forced):
         while not bench.outlet.waiting:
             await asyncio.sleep(0.005)
         await connection.send(*RECORDS[1:100])
-        await connection.raw(RECORDS[100])
+        await connection.send_unfinished(RECORDS[100])
         sent.set()
         await asyncio.Event().wait()
 
@@ -138,6 +141,7 @@ async def test_a_cancelled_source_refuses_what_it_holds(bench, cloud, forced):
     assert bench.outlet.records == []
 
 
+@BOTH
 async def test_stopping_ends_a_connection_attempt(bench, cloud):
     """A service that does not answer does not hold up the end of the process."""
 
@@ -150,6 +154,7 @@ async def test_stopping_ends_a_connection_attempt(bench, cloud):
             await cloud.connected(1)
 
 
+@BOTH
 async def test_stopping_ends_a_wait_between_connections(bench, cloud):
     """A long back-off is left at once; a source that never got through has no gap."""
     cloud.mint_status = 401
@@ -159,6 +164,7 @@ async def test_stopping_ends_a_wait_between_connections(bench, cloud):
     assert bench.report.gaps == []
 
 
+@BOTH
 async def test_what_lima_charlie_dropped_is_counted_and_is_a_gap(bench, cloud):
     """`dropped` traces say how many records were lost upstream, and when."""
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+BOTH = pytest.mark.parametrize("transport", ["https", "websocket"], indirect=True)
 RECORDS = [b'{"cat":"c","detect":{},"n":%d}' % n for n in range(500)]
 
 
@@ -14,6 +15,7 @@ async def refuse(connection, status, text):
     )
 
 
+@BOTH
 @pytest.mark.parametrize(("orderly", "reason"), [(True, "ended"), (False, "broken")])
 async def test_a_lost_connection_comes_again_and_leaves_a_gap(bench, cloud, orderly, reason):
     """The gap lasts from the loss until the next confirmation; no record is lost or doubled by us."""
@@ -38,6 +40,7 @@ async def test_a_lost_connection_comes_again_and_leaves_a_gap(bench, cloud, orde
     assert [state for state, _, _ in bench.report.states] == ["ok", "degraded", "ok", "degraded", "ok"]
 
 
+@BOTH
 async def test_nothing_that_arrived_is_lost_when_a_connection_breaks(bench, cloud):
     """A broken connection takes nothing with it that the kernel had handed over, though the spool was busy meanwhile."""
     bench.outlet.room.clear()
@@ -64,6 +67,7 @@ async def test_nothing_that_arrived_is_lost_when_a_connection_breaks(bench, clou
     assert bench.report.gaps[0][2] == "spool_full"
 
 
+@BOTH
 async def test_silence_ends_a_connection(bench, cloud):
     """Without a byte for `idle_timeout` the connection is dead, and the gap starts at the last byte."""
 
@@ -96,6 +100,7 @@ async def test_any_byte_keeps_a_connection_alive(bench, cloud):
     assert len(cloud.connections) == 1
 
 
+@BOTH
 async def test_a_full_spool_stops_the_reading_and_the_watchdog(bench, cloud):
     """While the spool is full the sender is held back by TCP, the silence is ours, and all arrives afterwards."""
     big = [b'{"n":%d,"x":"%b"}' % (n, b"y" * 100_000) for n in range(200)]
@@ -122,6 +127,7 @@ async def test_a_full_spool_stops_the_reading_and_the_watchdog(bench, cloud):
     assert len(cloud.connections) == 1
 
 
+@BOTH
 async def test_an_instant_close_is_never_answered_in_a_hot_loop(bench, cloud):
     """A service that confirms and closes at once is asked ever more slowly."""
 
@@ -137,12 +143,13 @@ async def test_an_instant_close_is_never_answered_in_a_hot_loop(bench, cloud):
     assert cloud.mints == 1
 
 
+@BOTH
 async def test_no_confirmation_in_time_is_a_failure(bench, cloud):
     """A 200 that is followed by nothing is given up after `connect_timeout`."""
 
     async def script(connection):
         if len(cloud.connections) == 1:
-            connection.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await connection.accept()
             await asyncio.Event().wait()
         await cloud.idle(connection)
 
@@ -213,6 +220,7 @@ async def test_a_compressed_answer_is_refused(bench, cloud):
     assert bench.outlet.records == []
 
 
+@BOTH
 async def test_a_service_that_is_away_is_waited_for(bench, cloud):
     """Nothing listens at first; the gap begins with the first try."""
     began = time.time()
@@ -250,6 +258,7 @@ async def test_a_cut_record_is_counted_and_a_whole_one_delivered(bench, cloud):
     assert bench.report.counts == {"cut_records": 1}
 
 
+@BOTH
 async def test_a_connection_that_lasted_resets_the_wait(bench, cloud, monkeypatch):
     """Only a connection that was good for a while makes the next wait short again."""
     monkeypatch.setattr("pipeline.sources.spout.SETTLED", 0.15)
@@ -268,6 +277,7 @@ async def test_a_connection_that_lasted_resets_the_wait(bench, cloud, monkeypatc
         assert spout._backoff.tries == 1
 
 
+@BOTH
 @pytest.mark.parametrize("run", range(5))
 async def test_nothing_is_lost_over_tls_when_the_peer_closes_while_we_are_held_up(secure_bench, run):
     """The spool is full while the other side sends its last megabytes and closes in good order."""
