@@ -225,6 +225,19 @@ def _survey(spool: Path) -> Survey:
     return survey(spool if spool.is_dir() else _configured(spool))
 
 
+def folders(spool: Path) -> list[Path]:
+    """The folders of a spool that is given by its folder or by a configuration: one, or one for each worker."""
+    from pipeline.spool.folder import LOCK
+
+    path = spool if spool.is_dir() else _configured(spool)
+    found = [lock.parent for lock in (path / LOCK, *sorted(path.glob(f"w[1-9]*/{LOCK}"))) if lock.exists()]
+    if not found:
+        raise NotFoundError(
+            f"there is no spool in {path}", fix="Give the folder of `spool.path`, or the configuration."
+        )
+    return found
+
+
 def _configured(config: Path) -> Path:
     """The folder of the disk spool that a configuration names."""
     from pipeline.config.load import load

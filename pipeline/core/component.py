@@ -40,8 +40,20 @@ class Report(Protocol):
         """Count errors by their code (`PipelineError.code`)."""
         ...
 
-    def gap(self, start: float, end: float, reason: str, *, org: str = "") -> None:
-        """Record an interval (Unix seconds) in which records may be missing."""
+    def gap(self, start: float, end: float, reason: str, *, org: str = "", records: int = 0) -> None:
+        """Record an interval (Unix seconds) in which records may be missing; ``records`` are known to be."""
+        ...
+
+    def gap_opened(self, start: float, reason: str, *, org: str = "") -> None:
+        """Records may be missing from ``start`` (Unix seconds) on, until `gap_closed`. Told again, the first time counts."""
+        ...
+
+    def gap_closed(self, *, org: str = "") -> None:
+        """Records flow. A source that `misses_while_away` says so for each connection that works."""
+        ...
+
+    def heard(self, when: float, *, org: str = "") -> None:
+        """Up to ``when`` (Unix seconds) nothing is missing but for the gaps: all that came before was sent to the outlet."""
         ...
 
     def upstream_dropped(self, count: int, *, org: str = "") -> None:

@@ -45,6 +45,8 @@ class Source(Component[SourceConfigT]):
     """True: the source says by `report.state` when it works. False: it counts as working while it runs."""
     any_org: ClassVar[bool] = False
     """True: records may belong to no configured organization (files)."""
+    misses_while_away: ClassVar[bool] = False
+    """True: what comes while no connection is open is not sent later, so that the time until the first connection is a gap."""
     shared: ClassVar[bool] = False
     """True: with several workers each has an instance, and gets its part of the connections to ``config.listen`` by
     `Context.handover`. False: the source lives in one of them."""

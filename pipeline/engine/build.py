@@ -28,6 +28,7 @@ from pipeline.engine.meters import Meters
 from pipeline.engine.placement import Place
 from pipeline.engine.route import Route, Step
 from pipeline.engine.status import Board, Status
+from pipeline.engine.watch import Watch
 from pipeline.kit import log as logs
 
 
@@ -60,6 +61,10 @@ class Plan:
     logs: list[LogId] = field(default_factory=list)
     place: Place = field(default_factory=Place)
     dedupes: Dedupes = field(default_factory=Dedupes)
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.board.gaps, self.clock, logs.get(component="spool"))
 
 
 def build(
@@ -124,10 +129,13 @@ def build(
                     clock,
                     log,
                     meters.observer(name, target),
+                    plan.watch.shed,
                     route.start,
                 )
             )
-    committer.keepers = [plan.dedupes] if spool.durable else []
+        if route.on_full == "drop_oldest":
+            plan.watch.sheds(read)
+    committer.keepers = [plan.dedupes, board.gaps] if spool.durable else []
     meters.dedupes = plan.dedupes.routes
     meters.lanes, meters.routes, meters.sinks = plan.lanes, plan.routes, list(runners.values())
     meters.intakes = [(run.source.id, run.intake) for run in plan.sources]
@@ -186,7 +194,10 @@ def _add_source(
                 worker=place.worker, handover=place.handovers.get(name),
             ),
         )  # fmt: skip
-        intake = Intake(name, settings, names, plan.spool, letters, plan.clock)
+        intake = Intake(name, settings, names, plan.spool, letters, plan.clock, plan.watch.accepted)
+        handover = place.handovers.get(name)
+        if kind.misses_while_away and (handover is None or handover.leads):
+            plan.watch.away.update(names.values())
         plan.sources.append(SourceRun(source, intake, status, group))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.core.batch import MAX_BYTES, MAX_RECORDS, Batch, LogId, Origin, Receipt
 from pipeline.core.clock import Clock
@@ -26,7 +26,9 @@ class Intake:
         spool: Spool,
         letters: SourceLetters,
         clock: Clock,
+        accepted: Callable[[Batch], None] | None = None,
     ) -> None:
+        """``accepted`` is told of each batch that the spool has."""
         self.received: dict[LogId, tuple[int, int]] = dict.fromkeys(orgs.values(), (0, 0))
         """Log -> records and bytes that were accepted."""
         self._source = source
@@ -36,6 +38,7 @@ class Intake:
         self._spool = spool
         self._letters = letters
         self._clock = clock
+        self._accepted = accepted
         self._waiting = 0
         self._waited_until = 0.0
 
@@ -84,6 +87,8 @@ class Intake:
                 if batch.first >= 0:
                     count, total = self.received[log]
                     self.received[log] = (count + len(records), total + size)
+                    if self._accepted is not None:
+                        self._accepted(batch)
             end = batch.end
         receipt.wait_for(self._spool, log, end)
         if receipt.refused:

@@ -102,6 +102,7 @@ class Lane:
         clock: Clock,
         log: Logger,
         delivered: Callable[[Batch, bytes], None],
+        shed: Callable[[LogId, int, int], None] = lambda _log, _start, _end: None,
         start: Start = "oldest",
     ) -> None:
         self.id = f"{route.name}/{runner.id}"
@@ -122,6 +123,7 @@ class Lane:
         self._clock = clock
         self._log = log
         self._delivered = delivered
+        self._shed = shed
         self._cursors: dict[LogId, int] = dict.fromkeys(logs, 0)
         self._hands: dict[LogId, deque[InHand]] = {name: deque() for name in logs}
         self._current: InHand | None = None
@@ -148,6 +150,7 @@ class Lane:
     def skip(self, log: LogId, end: int) -> None:
         tally = self.tallies[log]
         tally.discarded["spool_full"] = tally.discarded.get("spool_full", 0) + end - self._cursors[log]
+        self._shed(log, self._cursors[log], end)
         self._cursors[log] = end
         self._skipped.add(log)
         self._wake.set()

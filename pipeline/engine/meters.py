@@ -169,7 +169,7 @@ class Meters(Collector):
                 refused.add_metric([source, reason], count)
         gaps = CounterMetricFamily(
             "pipeline_gap_seconds",
-            "Seconds in which records may be missing because a source was not connected.",
+            "Seconds in which records may be missing because a source was not connected; grows while it is not.",
             labels=labels,
         )
         number = CounterMetricFamily("pipeline_gaps", "Gaps, by their reason.", labels=[*labels, "reason"])
@@ -178,13 +178,19 @@ class Meters(Collector):
             "Records that the cloud says it dropped before they reached us.",
             labels=labels,
         )
+        seconds = dict(self._board.gaps.seconds())
         for status in self._board.of("source"):
-            for org in {status.org, *status.gap_seconds}:
-                gaps.add_metric([status.component, org], status.gap_seconds.get(org, 0.0))
-            for (org, reason), count in status.gap_reasons.items():
-                number.add_metric([status.component, org, reason], count)
+            seconds.setdefault(LogId(status.component, status.org), 0.0)
             for org in {status.org, *status.dropped}:
                 dropped.add_metric([status.component, org], status.dropped.get(org, 0))
+        for log, length in seconds.items():
+            gaps.add_metric([log.source, log.org], length)
+        for (log, reason), begun in self._board.gaps.counts.items():
+            number.add_metric([log.source, log.org, reason], begun)
+        states = GaugeMetricFamily("pipeline_gaps_known", "Gaps in the ledger, by their state.", labels=["state"])
+        for state in ("open", "closed", "filling", "filled", "given_up"):
+            states.add_metric([state], sum(gap.state == state for gap in self._board.gaps))
+        yield states
         yield from (records, size, refused, lost, gaps, number, dropped)
 
     def received(self) -> Mapping[LogId, tuple[int, int]]:

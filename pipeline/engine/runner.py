@@ -101,6 +101,7 @@ class Runner:
             )
         restored = await plan.spool.open(plan.logs)
         plan.dedupes.restore(restored.facts.get(TABLE, {}), restored.positions)
+        plan.board.gaps.restore(restored.facts, plan.watch.away)
         stats = plan.spool.stats()
         for lane in plan.lanes:
             for log in lane.logs:
@@ -110,6 +111,9 @@ class Runner:
                     position = stats[log].end if newest else plan.spool.oldest(log)
                 lane.start_at(log, position, stats[log].end)
         plan.spool.attach(plan.lanes)
+        for log in plan.logs:
+            if plan.watch.carried(log) and (batch := await plan.spool.read(log, plan.spool.oldest(log))) is not None:
+                plan.watch.arrived(batch)
         self._marks = restored.marks
         for route in plan.routes:
             self._log.info(self._promise(), route=route.name)
@@ -220,6 +224,8 @@ class Runner:
                 source.log.error(sentence, error=str(error), exc_info=unexpected)  # noqa: TRY400 - the traceback only if unexpected
             else:
                 run.status.state("stopped")
+                for log in run.intake.received.keys() & self.plan.watch.away:
+                    self.plan.board.gaps.stopped(log)
                 return
             if self.clock.monotonic() - started > 60:
                 backoff.reset()
@@ -258,6 +264,12 @@ class Runner:
                     "Records that could not be accepted any more went to the dead letter.", source=source, records=lost
                 )
                 self.exit_code = self.exit_code or 1
+        now = self.clock.now()
+        for gap in plan.board.gaps.end():
+            self._log.error(
+                "Records may be missing from this interval.", gap=gap.number, source=gap.source, org=gap.org, start=gap.start,
+                end=now, seconds=round(gap.seconds(now), 3), reason=gap.reason, distinct=True,
+            )  # fmt: skip
         await plan.committer.commit()
         for runner in plan.sinks.values():
             await runner.close()

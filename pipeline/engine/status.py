@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from pipeline.core.batch import LogId
 from pipeline.core.clock import Clock
 from pipeline.core.component import State
+from pipeline.engine.gaps import Gap, GapLedger
 from pipeline.kit.log import Logger
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """An interval, in Unix seconds, in which records of a source may be missing."""
-
-    source: str
-    org: str
-    start: float
-    end: float
-    reason: str
 
 
 class Status:
     """Implements `pipeline.core.component.Report` for one component (and one organization, where it has one)."""
 
     def __init__(
-        self, component: str, kind: str, org: str, log: Logger, clock: Clock, changed: Callable[[Status], None]
+        self,
+        component: str,
+        kind: str,
+        org: str,
+        log: Logger,
+        clock: Clock,
+        changed: Callable[[Status], None],
+        gaps: GapLedger,
     ) -> None:
         self.component = component
         self.kind = kind
@@ -37,15 +34,12 @@ class Status:
         self.since = clock.now()
         self.errors: dict[str, int] = {}
         self.counts: dict[str, int] = {}
-        self.gap_seconds: dict[str, float] = {}
-        """Organization -> seconds in which records may be missing."""
-        self.gap_reasons: dict[tuple[str, str], int] = {}
-        """(organization, reason) -> number of gaps."""
         self.dropped: dict[str, int] = {}
         """Organization -> records that the cloud says it dropped."""
         self._log = log
         self._clock = clock
         self._changed = changed
+        self._gaps = gaps
 
     def state(self, state: State, text: str = "", code: str = "") -> None:
         if state != self.current:
@@ -69,17 +63,31 @@ class Status:
     def error(self, code: str, count: int = 1) -> None:
         self.errors[code] = self.errors.get(code, 0) + count
 
-    def gap(self, start: float, end: float, reason: str, *, org: str = "") -> None:
-        org = org or self.org
-        self.gap_seconds[org] = self.gap_seconds.get(org, 0.0) + max(0.0, end - start)
-        self.gap_reasons[org, reason] = self.gap_reasons.get((org, reason), 0) + 1
+    def gap(self, start: float, end: float, reason: str, *, org: str = "", records: int = 0) -> None:
+        gap = self._gaps.interval(LogId(self.component, org or self.org), start, end, reason, records)
+        self.missing(gap, start, end)
+
+    def gap_opened(self, start: float, reason: str, *, org: str = "") -> None:
+        self._gaps.opened(LogId(self.component, org or self.org), start, reason)
+
+    def gap_closed(self, *, org: str = "") -> None:
+        gap = self._gaps.closed(LogId(self.component, org or self.org))
+        if gap is not None:
+            self.missing(gap, gap.start, gap.end or gap.start)
+
+    def heard(self, when: float, *, org: str = "") -> None:
+        self._gaps.heard(LogId(self.component, org or self.org), when)
+
+    def missing(self, gap: Gap, start: float, end: float) -> None:
+        """Write an interval into the log."""
         self._log.error(
             "Records may be missing from this interval.",
+            gap=gap.number,
             start=start,
             end=end,
             seconds=round(end - start, 3),
-            reason=reason,
-            **self._of(org),
+            reason=gap.reason,
+            **self._of(gap.org),
         )
 
     def upstream_dropped(self, count: int, *, org: str = "") -> None:
@@ -99,12 +107,13 @@ class Board:
     """All statuses of the process."""
 
     def __init__(self, clock: Clock) -> None:
+        self.gaps = GapLedger(clock)
         self._clock = clock
         self._statuses: list[Status] = []
         self.listeners: list[Callable[[Status], None]] = []
 
     def add(self, component: str, kind: str, org: str, log: Logger) -> Status:
-        status = Status(component, kind, org, log, self._clock, self._tell)
+        status = Status(component, kind, org, log, self._clock, self._tell, self.gaps)
         self._statuses.append(status)
         return status
 

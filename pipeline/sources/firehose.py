@@ -89,6 +89,7 @@ class Firehose(Source[FirehoseConfig]):
     """One listener for all organizations; each connection is a task that sends what it reads."""
 
     shared: ClassVar[bool] = True
+    misses_while_away: ClassVar[bool] = True
 
     def __init__(self, config: FirehoseConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -104,8 +105,6 @@ class Firehose(Source[FirehoseConfig]):
         """Open connections in the order they came, with their organization once they brought a record."""
         self._presence: Presence = {}
         """Connections of each organization, in all processes."""
-        self._away: dict[str, float] = {}
-        """Since when (Unix seconds) organizations that were connected are not."""
         self._group: asyncio.TaskGroup | None = None
         self._open = False
         """Whether connections are taken."""
@@ -147,9 +146,6 @@ class Firehose(Source[FirehoseConfig]):
                 await self._listen(self._group, outlet)
         finally:
             self._group = None
-            if self.stopping.is_set():
-                for org in list(self._away):
-                    self._close_gap(org)
 
     async def check(self) -> None:
         """Load the certificate, and look for what registering the Output needs. Raises a `PipelineError`; binds nothing."""
@@ -295,14 +291,10 @@ class Firehose(Source[FirehoseConfig]):
         for org in {*before, *presence} - {None}:
             assert org is not None
             if presence.get(org):
-                self._close_gap(org)
+                self.report.gap_closed(org=org)
             # Whom we send away because we stop was here to the end.
             elif not self.stopping.is_set():
-                self._away[org] = self.clock.now()
-
-    def _close_gap(self, org: str) -> None:
-        if (since := self._away.pop(org, None)) is not None:
-            self.report.gap(since, self.clock.now(), "no_connection", org=org)
+                self.report.gap_opened(self.clock.now(), "no_connection" if self._open else "listener_down", org=org)
 
     def _dispensable(self) -> Connection | None:
         """The connection that makes room for a new one: the oldest that is quiet and may be a stranger's."""

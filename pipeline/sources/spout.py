@@ -116,6 +116,7 @@ class Spout(Source[SpoutConfig]):
 
     per_org: ClassVar[bool] = True
     tells_state: ClassVar[bool] = True
+    misses_while_away: ClassVar[bool] = True
 
     def __init__(self, config: SpoutConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -124,10 +125,6 @@ class Spout(Source[SpoutConfig]):
         self._slow = Backoff(waits.refused_base, waits.refused_cap)
         self._live_since: float | None = None
         """When the connection was confirmed (monotonic seconds)."""
-        self._lived = False
-        """Whether any connection was ever confirmed."""
-        self._gap: tuple[float, str] | None = None
-        """Since when (Unix seconds) and why records are missed."""
         self._refusal: tuple[Token, str] | None = None
         """The token that the last connection was refused with, and LimaCharlie's words: worth one try with another token."""
         self._renewals = 0
@@ -155,13 +152,8 @@ class Spout(Source[SpoutConfig]):
 
     async def run(self, outlet: Outlet) -> None:
         """Stream until `stopping`; every way in which a connection can end leads to the next one, after a wait."""
-        try:
-            while not self.stopping.is_set():
-                await self.sleep(await self._connection(outlet))
-        finally:
-            # A source that never got through misses nothing that ever flowed.
-            if self.stopping.is_set() and self._lived:
-                self._close_gap()
+        while not self.stopping.is_set():
+            await self.sleep(await self._connection(outlet))
 
     async def _connection(self, outlet: Outlet) -> float:
         """Hold one connection from request to end; return the seconds to wait before the next one."""
@@ -238,6 +230,8 @@ class Spout(Source[SpoutConfig]):
             before = now
             if records:
                 await outlet.send(records)
+            if parser.live:
+                self.report.heard(now, org=self.org.name)
             if parser.error is not None:
                 return parser.error
             if ending is not None:
@@ -265,7 +259,7 @@ class Spout(Source[SpoutConfig]):
         parser.oversize.clear()
         if parser.dropped:
             self.report.upstream_dropped(parser.dropped, org=self.org.name)
-            self.report.gap(before, now, "dropped", org=self.org.name)
+            self.report.gap(before, now, "dropped", org=self.org.name, records=parser.dropped)
             parser.dropped = 0
         if parser.cut:
             self.report.count("cut_records")
@@ -275,16 +269,9 @@ class Spout(Source[SpoutConfig]):
         """The subscription is in force."""
         if self._live_since is None:
             self._live_since = self.clock.monotonic()
-            self._lived = True
             self._refusal = None
-            self._close_gap()
+            self.report.gap_closed(org=self.org.name)
             self.report.state("ok", "Connected.")
-
-    def _close_gap(self) -> None:
-        if self._gap is not None:
-            start, reason = self._gap
-            self._gap = None
-            self.report.gap(start, self.clock.now(), reason, org=self.org.name)
 
     def _lost(self, error: PipelineError, feed: Feed | None, began: float, *, full: bool) -> float:
         """Take note of a connection that is over or never came about; return the seconds to wait."""
@@ -293,8 +280,9 @@ class Spout(Source[SpoutConfig]):
             self._backoff.reset()
             self._slow.reset()
             self._renewals = 0
-        if self._gap is None:
-            self._gap = self._new_gap(feed, full=full) if feed is not None and since is not None else (began, "connect")
+        lived = feed is not None and since is not None
+        start, reason = self._new_gap(feed, full=full) if feed is not None and lived else (began, "connect")
+        self.report.gap_opened(start, reason, org=self.org.name)
         if (
             isinstance(error, AuthenticationError | PermissionDeniedError)
             and feed is not None

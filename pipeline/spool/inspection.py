@@ -111,6 +111,19 @@ def survey(path: Path) -> Survey:
     return Survey(path, logs, states.size(folder.state), problem, damaged, _owner(path / LOCK))
 
 
+def facts(path: Path, table: str) -> dict[states.Key, str]:
+    """What one of `states.ENGINE_TABLES` has. Raises ConfigError for a newer format, UnavailableError."""
+    file = SpoolFolder(path).state
+    if not file.exists():
+        return {}
+    try:
+        state = refusing_newer(file, lambda: State(file, read_only=True), states.FORMAT)
+    except (DamagedError, sqlite3.Error) as error:
+        raise UnavailableError(f"the spool's database cannot be read: {error}", where=str(file)) from error
+    state.close()
+    return state.restore(table)
+
+
 def _state(folder: SpoolFolder) -> tuple[dict[str, dict[states.Key, int]], str]:
     if not folder.state.exists():
         return {}, "it is not there"

@@ -33,12 +33,16 @@ class FakeClock:
 class RecordingReport:
     """Implements `pipeline.Report`; remembers what it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock
         self.states: list[tuple[State, str, str]] = []
         """(state, text, code), the oldest first."""
         self.errors: dict[str, int] = {}
         self.gaps: list[tuple[float, float, str, str]] = []
-        """(start, end, reason, org)."""
+        """(start, end, reason, org) of those that are over."""
+        self.open_gaps: dict[str, tuple[float, str]] = {}
+        """Organization -> start and reason."""
+        self.heard_until: dict[str, float] = {}
         self.dropped: dict[str, int] = {}
         """Organization -> records that the other side said it dropped."""
         self.counts: dict[str, int] = {}
@@ -49,8 +53,20 @@ class RecordingReport:
     def error(self, code: str, count: int = 1) -> None:
         self.errors[code] = self.errors.get(code, 0) + count
 
-    def gap(self, start: float, end: float, reason: str, *, org: str = "") -> None:
+    def gap(self, start: float, end: float, reason: str, *, org: str = "", records: int = 0) -> None:
+        del records
         self.gaps.append((start, end, reason, org))
+
+    def gap_opened(self, start: float, reason: str, *, org: str = "") -> None:
+        self.open_gaps.setdefault(org, (start, reason))
+
+    def gap_closed(self, *, org: str = "") -> None:
+        if org in self.open_gaps:
+            start, reason = self.open_gaps.pop(org)
+            self.gaps.append((start, self._clock.now() if self._clock else start, reason, org))
+
+    def heard(self, when: float, *, org: str = "") -> None:
+        self.heard_until[org] = when
 
     def upstream_dropped(self, count: int, *, org: str = "") -> None:
         self.dropped[org] = self.dropped.get(org, 0) + count
@@ -68,11 +84,12 @@ def context(
     commit_mark: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None,
 ) -> Context:
     """Make the surroundings of one component: a `FakeClock` and a `RecordingReport` unless given, and a fresh ``stopping``."""
+    clock = clock or FakeClock()
     return Context(
         name,
         logs.get(component=name),
-        clock or FakeClock(),
-        report or RecordingReport(),
+        clock,
+        report or RecordingReport(clock),
         asyncio.Event(),
         tuple(orgs),
         commit_mark,

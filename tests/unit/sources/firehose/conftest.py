@@ -75,6 +75,8 @@ class Reports:
     counts: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     gaps: list[tuple[str, str]] = field(default_factory=list)
+    """Those that are over."""
+    open_gaps: dict[str, str] = field(default_factory=dict)
 
     def state(self, state: str, text: str = "", code: str = "") -> None:
         self.states.append((state, text, code))
@@ -82,9 +84,13 @@ class Reports:
     def error(self, code: str, count: int = 1) -> None:
         self.errors.append(code)
 
-    def gap(self, start: float, end: float, reason: str, *, org: str = "") -> None:
-        assert start <= end
-        self.gaps.append((reason, org))
+    def gap_opened(self, start: float, reason: str, *, org: str = "") -> None:
+        del start
+        self.open_gaps.setdefault(org, reason)
+
+    def gap_closed(self, *, org: str = "") -> None:
+        if org in self.open_gaps:
+            self.gaps.append((self.open_gaps.pop(org), org))
 
     def upstream_dropped(self, count: int, *, org: str = "") -> None:
         raise AssertionError

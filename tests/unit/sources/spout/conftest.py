@@ -209,6 +209,9 @@ class Report:
         self.states: list[tuple[str, str, str]] = []
         self.errors: list[str] = []
         self.gaps: list[tuple[float, float, str]] = []
+        """Those that are over."""
+        self.open_gap: tuple[float, str] | None = None
+        self.heard_until = 0.0
         self.dropped = 0
         self.counts: dict[str, int] = {}
         self.changed = asyncio.Condition()
@@ -227,10 +230,28 @@ class Report:
     def error(self, code: str, count: int = 1) -> None:
         self.errors.extend([code] * count)
 
-    def gap(self, start: float, end: float, reason: str, *, org: str = "") -> None:
+    def gap(self, start: float, end: float, reason: str, *, org: str = "", records: int = 0) -> None:
         assert org == "acme"
+        assert records > 0
         self.gaps.append((start, end, reason))
         self._notify()
+
+    def gap_opened(self, start: float, reason: str, *, org: str = "") -> None:
+        assert org == "acme"
+        self.open_gap = self.open_gap or (start, reason)
+        self._notify()
+
+    def gap_closed(self, *, org: str = "") -> None:
+        assert org == "acme"
+        if self.open_gap is not None:
+            start, reason = self.open_gap
+            self.open_gap = None
+            self.gaps.append((start, time.time(), reason))
+            self._notify()
+
+    def heard(self, when: float, *, org: str = "") -> None:
+        assert org == "acme"
+        self.heard_until = when
 
     def upstream_dropped(self, count: int, *, org: str = "") -> None:
         assert org == "acme"
