@@ -23,6 +23,7 @@ KINDS: tuple[Kind, ...] = ("sources", "filters", "sinks")
 
 BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType({
     "sources": {
+        "ai_session": "pipeline.sources.ai_session:AiSession",
         "file": "pipeline.sources.file:FileSource",
         "firehose": "pipeline.sources.firehose:Firehose",
         "spout": "pipeline.sources.spout:Spout",

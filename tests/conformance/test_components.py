@@ -189,6 +189,25 @@ async def test_source_spout(transport):
         await cloud.stop()
 
 
+async def test_source_ai_session():
+    """The source of AI sessions keeps the contract against the local LimaCharlie."""
+    cloud = Emulator(Settings(port=0, rate=0))
+    await cloud.start()
+    ready = cloud.ready()
+    section = LimaCharlieConfig.model_validate({key: ready[key] for key in ("url", "oid", "api_key")})
+    try:
+        async with LimaCharlie(section, environ={}) as account:
+            await account.ai.org_sessions.start("Investigate.", anthropic_key="sk-ant-x", profile={"one_shot": True})
+            org = Org("", ready["oid"], account)
+            await check_source(
+                maker("sources", "ai_session", poll="100ms"),
+                surroundings=lambda: context(clock=SystemClock(), orgs=[org]),
+                at_least=4,
+            )
+    finally:
+        await cloud.stop()
+
+
 def test_nothing_is_left_out():
     """A component that joins the registry needs its entry here."""
     tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}

@@ -139,6 +139,13 @@ class Follower:
         if self._task is not None:
             await self._task
 
+    async def batches(self) -> AsyncIterator[list[Message]]:
+        """The same as `messages`, but all that is there at once."""
+        while (message := await self._inbox.get()) is not None:
+            yield [message, *self._inbox.ready()]
+        if self._task is not None:
+            await self._task
+
     @property
     def _where(self) -> str:
         return f"AI session {self.session_id[:80]}"

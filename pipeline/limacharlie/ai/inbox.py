@@ -9,6 +9,9 @@ from pipeline.limacharlie.ai.message import Message
 
 MAX_BYTES = 8 << 20
 """Bytes that wait at most, apart from one more message."""
+TAKEN = 255
+MAX_TAKEN = 1 << 20
+"""What is taken at once besides the first message: messages, and bytes apart from one more message."""
 OVERHEAD = 1024
 """Bytes that a message takes besides its text."""
 
@@ -45,6 +48,18 @@ class Inbox:
         self._size -= len(message.raw) + OVERHEAD
         self._room.set()
         return message
+
+    def ready(self) -> list[Message]:
+        """Take what is there already: at most `TAKEN` messages, and about `MAX_TAKEN` bytes."""
+        taken: list[Message] = []
+        size = 0
+        while self._waiting and len(taken) < TAKEN and size < MAX_TAKEN:
+            message = self._waiting.popleft()
+            taken.append(message)
+            size += len(message.raw)
+            self._size -= len(message.raw) + OVERHEAD
+        self._room.set()
+        return taken
 
     def close(self) -> None:
         """There will be no more."""

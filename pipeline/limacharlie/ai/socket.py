@@ -125,8 +125,10 @@ class Socket:
     async def close(self) -> None:
         """Close in order if the other side lets us. Safe to call twice."""
         self._heart.cancel()
-        await asyncio.gather(self._heart, return_exceptions=True)
-        await self._socket.close()
+        try:
+            await asyncio.gather(self._heart, return_exceptions=True)
+        finally:
+            await self._socket.close()
 
     async def _beat(self) -> None:
         while True:
