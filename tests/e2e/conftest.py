@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -42,11 +43,16 @@ class Emulator:
 
     def turn(self, knob: str, **arguments: Any) -> Any:
         request = urllib.request.Request(f"{self.ready['url']}/_emulator/{knob}", json.dumps(arguments).encode())
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=10, context=self._context()) as response:
             return json.load(response)
 
+    def _context(self) -> ssl.SSLContext | None:
+        return ssl.create_default_context(cafile=self.ready["ca"]) if self.ready["ca"] else None
+
     def requests(self) -> dict[str, dict[str, int]]:
-        with urllib.request.urlopen(f"{self.ready['url']}/_emulator/requests", timeout=10) as response:
+        with urllib.request.urlopen(
+            f"{self.ready['url']}/_emulator/requests", timeout=10, context=self._context()
+        ) as response:
             found: dict[str, dict[str, int]] = json.load(response)
         return found
 

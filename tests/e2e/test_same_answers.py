@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
 import os
 import subprocess
@@ -348,8 +349,13 @@ WATCH = Watch()
 
 
 @pytest.fixture(scope="module")
-def ready(shared_emulator) -> dict[str, Any]:
-    found: dict[str, Any] = shared_emulator("--tls", "--rate", "500", "--events", str(EVENTS)).ready
+def emulator(shared_emulator) -> Any:
+    return shared_emulator("--tls", "--rate", "500", "--events", str(EVENTS))
+
+
+@pytest.fixture
+def ready(emulator) -> dict[str, Any]:
+    found: dict[str, Any] = emulator.ready
     return found
 
 
@@ -371,6 +377,45 @@ async def test_the_same_answers(lab):
     different = [name for name in CALLS if json.loads(json.dumps(ours[name])) != theirs[name]]
     assert different == [], {name: (ours[name], theirs[name]) for name in different[:1]}
     assert [name for name in CALLS if theirs[name] in ([], {}, None)] == []
+
+
+async def test_a_search_goes_on_in_another_process(lab, emulator):
+    """After a cut, from the page that was not finished with, as JSON can carry it; together the rows are those of one search."""
+    await lab.fill()
+    emulator.turn("searches", page=10, polls=0)
+    whole = await search(lab)
+    first: list[Any] = []
+    async with lab.account.search.run(lab.query, *lab.span) as found:
+        async for page in found.pages():
+            if page.number == 2:
+                break
+            first += [row.data for row in page.rows]
+        place = json.loads(json.dumps(dataclasses.asdict(found.checkpoint)))
+    code = """
+import asyncio, json, os, sys
+from pipeline.limacharlie.client import LimaCharlie
+from pipeline.limacharlie.config import LimaCharlieConfig
+from pipeline.limacharlie.search import Checkpoint, Query
+
+async def main():
+    place = json.loads(os.environ["PLACE"])
+    section = LimaCharlieConfig.model_validate(json.loads(os.environ["SECTION"]))
+    async with LimaCharlie(section, environ={}) as account:
+        async with account.search.resume(Checkpoint(**place | {"query": Query(**place["query"])})) as found:
+            json.dump([row.data async for row in found.rows()], sys.stdout)
+
+asyncio.run(main())
+"""
+    known = lab.ready
+    section = {"oid": known["oid"], "api_key": known["api_key"], "url": known["url"], "tls": {"ca": known["ca"]}}
+    environment = os.environ | {"PLACE": json.dumps(place), "SECTION": json.dumps(section)}
+    command = [sys.executable, "-c", code]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, timeout=15, check=True
+    )
+    assert len(first) == 10
+    assert first + json.loads(done.stdout) == whole
+    assert len(whole) > 20
 
 
 @pytest.mark.timeout(60)
