@@ -63,9 +63,10 @@ def run(loaded: Loaded, *, admin: bool = True, services: Sequence[Service] = ())
         all_services = list(services)
         if admin:
             from pipeline.admin.server import serve
+            from pipeline.engine import replay_server
 
             section = loaded.config.admin
-            all_services.insert(0, serve(section.listen if section else None))
+            all_services[:0] = [serve(section.listen if section else None), replay_server.serve]
         async with accounts(loaded.config, loaded.registry) as orgs:
             plan = build(loaded.config, orgs, SystemClock(), loaded.registry)
             return await Runner(plan, all_services).run()

@@ -14,7 +14,7 @@ import click
 
 from pipeline.cli.render import printable
 from pipeline.cli.validate import table
-from pipeline.core.batch import Batch
+from pipeline.core.batch import Batch, LogId
 from pipeline.core.errors import ConfigError, NotFoundError, UnavailableError
 from pipeline.core.types import format_size
 
@@ -94,7 +94,7 @@ def stat(spool: Path, as_json: bool) -> None:
             "log": str(log.name),
             "position": position,
             "waiting": log.waiting(lane),
-            "orphan": None if known is None else (lane, log.name.source) not in known,
+            "orphan": None if known is None else not _is_known(lane, log.name, known),
         }
         for log in found.logs.values()
         for lane, position in sorted(log.lanes.items())
@@ -209,7 +209,7 @@ def drop_lane(spool: Path, lane: str, log: str | None, yes: bool) -> None:
     try:
         state = State(folder.state)
         try:
-            state.commit({"positions": {(lane, name.source, name.org): None for name in held}})
+            state.commit({"positions": {(lane, *name.key): None for name in held}})
         finally:
             state.close()
     except (sqlite3.Error, DamagedError) as error:
@@ -259,6 +259,11 @@ def _lanes(spool: Path) -> set[tuple[str, str]] | None:
 
     routes = load(spool).config.routes
     return {(f"{name}/{sink}", source) for name, route in routes.items() for sink in route.to for source in route.from_}
+
+
+def _is_known(lane: str, log: LogId, known: set[tuple[str, str]]) -> bool:
+    """Whether a lane of the configuration reads a log; one of replayed records may be of any source."""
+    return (lane, log.source) in known or (bool(log.replay) and lane in {name for name, _ in known})
 
 
 def _log(found: Survey, name: str) -> LogSurvey:

@@ -16,13 +16,46 @@ Origin = Literal["live", "replay", "backfill"]
 
 @dataclass(frozen=True, slots=True)
 class LogId:
-    """Names one log of the spool: a source and, where organizations are configured, an organization (else "")."""
+    """Names one log of the spool: a source and, where organizations are configured, an organization (else "").
+
+    Records that are replayed have logs of their own, so that they get to whom they are for and to nobody else: ``replay`` is
+    ``ROUTE`` (through its filters into all its sinks), ``ROUTE/SINK/filtered`` (through its filters into this one),
+    ``ROUTE/SINK`` (into this one as they are) or ``ROUTE/SINK/changed`` (the same, and filters had changed them before).
+    """
 
     source: str
     org: str = ""
+    replay: str = ""
 
     def __str__(self) -> str:
-        return f"{self.source}/{self.org}" if self.org else self.source
+        name = f"{self.source}/{self.org}" if self.org else self.source
+        return f"{name}>{self.replay}" if self.replay else name
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Two texts that stand for it where it is stored; `of` understands them."""
+        return (f"{self.source}>{self.replay}" if self.replay else self.source, self.org)
+
+    @classmethod
+    def of(cls, source: object, org: object) -> LogId:
+        """The log of a `key`."""
+        name, _, replay = str(source).partition(">")
+        return cls(name, str(org), replay)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether filters decide about its records."""
+        return not self.replay or "/" not in self.replay or self.replay.endswith("/filtered")
+
+    @property
+    def changed(self) -> bool:
+        """Whether filters had changed its records before they came into it."""
+        return self.replay.endswith("/changed")
+
+    def is_for(self, route: str, sink: str) -> bool:
+        """Whether a lane reads it because of ``replay``."""
+        to, _, rest = self.replay.partition("/")
+        return to == route and rest.partition("/")[0] in ("", sink)
 
 
 @dataclass(slots=True, eq=False)

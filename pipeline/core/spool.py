@@ -92,6 +92,13 @@ class Spool(Protocol):
         """Make the lanes known, before the first append or read; a log that no lane reads keeps nothing."""
         ...
 
+    async def add(self, log: LogId, lanes: Sequence[LanePort]) -> None:
+        """Make a log for records that are replayed, which these lanes read from its beginning on, where it does not exist yet.
+
+        Raises UsageError when its name cannot be stored.
+        """
+        ...
+
     async def append(self, batch: Batch) -> None:
         """Store a batch and give it its ``first``. Waits while there is no room; order within a log is that of the calls."""
         ...

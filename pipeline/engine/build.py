@@ -66,6 +66,10 @@ class Plan:
     def __post_init__(self) -> None:
         self.watch = Watch(self.board.gaps, self.clock, logs.get(component="spool"))
 
+    def readers(self, log: LogId) -> list[Lane]:
+        """The lanes that read a log of replayed records."""
+        return [lane for lane in self.lanes if log.is_for(lane.route.name, lane.runner.id)]
+
 
 def build(
     config: Config,

@@ -96,7 +96,7 @@ class Intake:
         return receipt
 
     def _well_formed(self, raws: Sequence[bytes]) -> bool:
-        """Judge all records; False means that at least one may be bad. Quicker than `_fault` on each of them."""
+        """Judge all records; False means that at least one may be bad. Quicker than `fault` on each of them."""
         if max(map(len, raws), default=0) > self._config.max_record or not all(raws):
             return False
         json = self._config.format == "json"
@@ -116,25 +116,27 @@ class Intake:
         for raw in raws:
             if not raw:
                 continue
-            reason = self._fault(raw)
+            reason = fault(raw, self._config)
             if reason:
                 self._letters.put((raw,), reason, log.org, stream, whole=reason != "oversize")
             else:
                 good.append(raw)
         return good
 
-    def _fault(self, raw: bytes) -> str:
-        if len(raw) > self._config.max_record:
-            return "oversize"
-        if b"\n" in raw:
-            return "line_break"
-        if self._config.format == "json" and not (raw.startswith(b"{") and raw.endswith(b"}")):
-            return "not_an_object"
-        try:
-            raw.decode()
-        except UnicodeDecodeError:
-            return "not_utf8"
-        return ""
+
+def fault(raw: bytes, config: SourceConfig) -> str:
+    """Why a source's intake refuses a record for its form; "" where it does not."""
+    if len(raw) > config.max_record:
+        return "oversize"
+    if b"\n" in raw:
+        return "line_break"
+    if config.format == "json" and not (raw.startswith(b"{") and raw.endswith(b"}")):
+        return "not_an_object"
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return "not_utf8"
+    return ""
 
 
 def _cut(records: Sequence[bytes]) -> list[tuple[Sequence[bytes], int]]:

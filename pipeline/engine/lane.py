@@ -158,6 +158,14 @@ class Lane:
 
     # --- as the runner sees it
 
+    def add(self, log: LogId) -> None:
+        """Read another log from now on, one of replayed records."""
+        if log not in self.tallies:
+            self.tallies[log] = Tally()
+            self._cursors[log] = 0
+            self._hands[log] = deque()
+            self.logs = (*self.logs, log)
+
     def start_at(self, log: LogId, position: int, end: int) -> None:
         """Begin at a restored position; what lies between it and the log's end is carried over."""
         self._cursors[log] = position
@@ -413,6 +421,7 @@ class Lane:
                     origin=part.origin,
                     sink=self.runner.id,
                     route=self.route.name,
+                    lane=self.id,
                     attempts=attempts,
                     first_attempt=first_attempt,
                     changed=index in made,
@@ -452,6 +461,7 @@ class Lane:
                 rejected_at=now,
                 origin=batch.origin,
                 route=self.route.name,
+                lane=self.id,
             )
             for refusal in step.refusals
         ]
@@ -491,6 +501,8 @@ class Lane:
 
 def _changed(piece: Slice) -> frozenset[int]:
     made = piece.hand.step.changed
+    if piece.log.changed:
+        return frozenset(range(piece.end - piece.start))
     if not made:
         return made
     return frozenset(index - piece.start for index in made if piece.start <= index < piece.end)

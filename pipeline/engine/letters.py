@@ -13,13 +13,14 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
 from pipeline.core.batch import LogId, Origin
 from pipeline.core.errors import UnavailableError
 from pipeline.kit import log as logs
+from pipeline.spool.folder import sync_directory
 
 FILE_SIZE = 16 << 20
 """A file is closed and the next one begun beyond this many bytes."""
@@ -46,17 +47,23 @@ def letter(
     origin: Origin = "live",
     sink: str | None = None,
     route: str | None = None,
+    lane: str | None = None,
     attempts: int = 0,
     first_attempt: float | None = None,
     changed: bool = False,
 ) -> bytes:
-    """Encode one dead letter as a line. ``changed`` says that a filter changed the record, so that payload is not the raw one."""
+    """Encode one dead letter as a line.
+
+    ``sink`` is the one that refused it, ``lane`` (``ROUTE/SINK``) the one that keeps it. ``changed`` says that a filter changed the
+    record, so that payload is not the raw one.
+    """
     fields: dict[str, Any] = {
         "reason": _plain(reason),
         "detail": _plain(detail),
         "component": component,
         "route": route,
         "sink": sink,
+        "lane": lane,
         "source": log.source,
         "org": log.org,
         "stream": stream,
@@ -79,7 +86,7 @@ def _plain(text: object) -> str:
     return str(text)[:2000].encode(errors="replace").decode()
 
 
-class _Folder:
+class LetterFolder:
     """Numbered files of one lane or source; opened on the first letter. Its methods block; threads may call them."""
 
     def __init__(self, path: Path, file_size: int = FILE_SIZE) -> None:
@@ -123,6 +130,46 @@ class _Folder:
             self._written += len(data)
             self.size += len(data)
 
+    def snapshot(self) -> list[tuple[Path, int]]:
+        """Its files with the bytes of whole letters that each holds now, the oldest first."""
+        with self._lock:
+            return self.files()
+
+    def cut(self, file: Path, ranges: Sequence[tuple[int, int]]) -> None:
+        """Take bytes (ascending from-to pairs) out of a file, or delete it when nothing is left. Raises OSError.
+
+        What is open is closed first: the next letter begins another file.
+        """
+        with self._lock:
+            if file == self._file:
+                self._close()
+            try:
+                with file.open("rb") as old:
+                    self._copy(old, file, ranges)
+            except FileNotFoundError:  # rotated away, or taken away
+                pass
+            sync_directory(file.parent)
+            self.recount()
+
+    def _copy(self, old: BinaryIO, file: Path, ranges: Sequence[tuple[int, int]]) -> None:
+        size = os.fstat(old.fileno()).st_size
+        edges = [0, *(min(edge, size) for pair in ranges for edge in pair), size]
+        kept = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+        if not kept:
+            file.unlink()
+            return
+        new = file.with_name(file.name + ".new")
+        with new.open("wb") as target:
+            for start, end in kept:
+                old.seek(start)
+                left = end - start
+                while left and (piece := old.read(min(1 << 20, left))):
+                    target.write(piece)
+                    left -= len(piece)
+            target.flush()
+            os.fsync(target.fileno())
+        new.replace(file)
+
     def _was_taken_away(self) -> bool:
         """Whether somebody moved or deleted the file that is open: what is appended to it would go there too."""
         try:
@@ -164,36 +211,36 @@ class LaneLetters:
     """The dead letters of one lane."""
 
     def __init__(self, folder: Path, box: DeadLetters) -> None:
-        self._folder = _Folder(folder)
+        self.folder = LetterFolder(folder)
         self._box = box
         self._lock = asyncio.Lock()
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return self._folder.size
+        return self.folder.size
 
     async def put(self, lines: Sequence[bytes]) -> None:
         """Store all lines. Raises UnavailableError while there is no room or the disk refuses; nothing is stored then."""
         need = sum(map(len, lines))
         async with self._lock:
             if self._box.size + need > self._box.max_size:
-                await asyncio.to_thread(self._folder.recount)
+                await asyncio.to_thread(self.folder.recount)
             if self._box.size + need > self._box.max_size:
                 raise UnavailableError(
                     f"the dead letter is full ({self._box.size} of {self._box.max_size} bytes)",
-                    where=str(self._folder.path),
+                    where=str(self.folder.path),
                     fix="Move its files away, or raise dead_letter.max_size.",
                 )
             try:
-                await asyncio.to_thread(self._folder.write, lines)
+                await asyncio.to_thread(self.folder.write, lines)
             except OSError as error:
                 raise UnavailableError(
-                    f"the dead letter cannot be written: {error.strerror}", where=str(self._folder.path)
+                    f"the dead letter cannot be written: {error.strerror}", where=str(self.folder.path)
                 ) from error
 
     def close(self) -> None:
-        self._folder.close()
+        self.folder.close()
 
 
 class SourceLetters:
@@ -206,7 +253,7 @@ class SourceLetters:
         self.lost = 0
         """Refused records of which no letter could be kept."""
         self._file_size = min(FILE_SIZE, max_size // SOURCE_FILES)
-        self._folder = _Folder(folder, self._file_size)
+        self.folder = LetterFolder(folder, self._file_size)
         self._max_size = max_size
         self._clock = clock
         self._pending: list[bytes] = []
@@ -272,11 +319,11 @@ class SourceLetters:
             self._written.set()
 
     def _write(self, lines: list[bytes]) -> None:
-        self._folder.write(lines)
-        self._folder.shrink(self._max_size - self._file_size)
+        self.folder.write(lines)
+        self.folder.shrink(self._max_size - self._file_size)
 
     def close(self) -> None:
-        self._folder.close()
+        self.folder.close()
 
 
 class DeadLetters:
@@ -308,6 +355,12 @@ class DeadLetters:
             folder = self.path / "sources" / source
             self._sources[source] = SourceLetters(source, folder, self._clock, min(64 << 20, self.max_size // 8))
         return self._sources[source]
+
+    def folder(self, path: Path) -> LetterFolder:
+        """The folder at this path, the one that is written to where it is one of ours."""
+        ours = [lane.folder for lane in self._lanes] + [source.folder for source in self._sources.values()]
+        wanted = path.absolute()
+        return next((one for one in ours if one.path.absolute() == wanted), None) or LetterFolder(path)
 
     async def close(self) -> None:
         for source in self._sources.values():

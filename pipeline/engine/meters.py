@@ -27,6 +27,7 @@ from pipeline.engine.status import Board
 LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400)
 _EVENT_TIME = b'"event_time":'
 OUTCOMES = ("delivered", "filtered", "rejected", "discarded")
+REPLAY_OUTCOMES = (*OUTCOMES, "accepted")
 
 
 def event_time(raw: bytes) -> float | None:
@@ -110,21 +111,37 @@ class Meters(Collector):
             "Records that were given up, with the reason; intentional says whether a configuration asked for it.",
             labels=["route", "reason", "intentional"],
         )
+        replayed = CounterMetricFamily(
+            "pipeline_replay_records",
+            "Records of pipeline_lane_records that were replayed, and how many were accepted for it.",
+            labels=[*labels, "outcome"],
+        )
+        stats = self._spool.stats()
+        places: dict[tuple[str, str, str, str], list[int]] = {}
+        again: dict[tuple[str, ...], int] = {}
         lost: dict[tuple[str, str], int] = {(route.name, "spool_full"): 0 for route in self.routes}
         for lane in self.lanes:
             for log, tally in lane.tallies.items():
-                place = [lane.route.name, lane.runner.id, log.source, log.org]
-                gone = sum(tally.discarded.values())
-                for outcome, count in zip(
-                    OUTCOMES, (tally.delivered, tally.filtered, tally.rejected, gone), strict=True
-                ):
-                    records.add_metric([*place, outcome], count)
-                waiting.add_metric(place, lane.waiting(log))
-                carried.add_metric(place, tally.carried)
-                derived.add_metric(place, tally.derived)
+                place = (lane.route.name, lane.runner.id, log.source, log.org)
+                outcomes = (tally.delivered, tally.filtered, tally.rejected, sum(tally.discarded.values()))
+                if log.replay:
+                    more = zip(REPLAY_OUTCOMES, (*outcomes, stats[log].received), strict=True)
+                    for outcome, count in more:
+                        again[*place, outcome] = again.get((*place, outcome), 0) + count
+                counts = places.setdefault(place, [0] * 7)
+                for index, count in enumerate((*outcomes, lane.waiting(log), tally.carried, tally.derived)):
+                    counts[index] += count
                 for reason, count in tally.discarded.items():
                     key = (lane.route.name, reason)
                     lost[key] = lost.get(key, 0) + count
+        for place, (*outcomes_of, waits, carry, made) in places.items():
+            for outcome, count in zip(OUTCOMES, outcomes_of, strict=True):
+                records.add_metric([*place, outcome], count)
+            waiting.add_metric(place, waits)
+            carried.add_metric(place, carry)
+            derived.add_metric(place, made)
+        for labels_of, count in again.items():
+            replayed.add_metric(labels_of, count)
         for (route, reason), count in lost.items():
             discarded.add_metric([route, reason, "false"], count)
         copies = CounterMetricFamily(
@@ -136,6 +153,7 @@ class Meters(Collector):
             known.add_metric([name], len(dedupe))
         yield from (copies, known)
         yield records
+        yield replayed
         yield waiting
         yield carried
         yield derived

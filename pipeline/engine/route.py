@@ -113,11 +113,14 @@ class Route:
         began = time.perf_counter()
         step = Step(batch, start)
         records = batch.records[start:] if start else batch.records
-        if not self.filters and not self._paths:
+        filtered = batch.log.filtered
+        if not self._paths and not (filtered and self.filters):
             step.payloads = records
             step.size = batch.size if not start else sum(map(len, records))
-        else:
+        elif filtered:
             self._decide(step, records)
+        else:
+            self._filter(step, records, range(len(records)), (), [])
         if self._dedupe is not None:
             self._dedupe(step)
         self.busy += time.perf_counter() - began

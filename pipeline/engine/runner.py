@@ -103,6 +103,10 @@ class Runner:
         plan.dedupes.restore(restored.facts.get(TABLE, {}), restored.positions)
         plan.board.gaps.restore(restored.facts, plan.watch.away)
         stats = plan.spool.stats()
+        for name in stats:
+            if name.replay:
+                for lane in plan.readers(name):
+                    lane.add(name)
         for lane in plan.lanes:
             for log in lane.logs:
                 position = restored.positions.get((lane.id, log))

@@ -51,24 +51,17 @@ class Summary:
 def summarize(plan: Plan, exit_code: int = 0) -> Summary:
     """Count everything now."""
     stats = plan.spool.stats()
-    lanes = [
-        LaneCount(
-            lane.route.name,
-            lane.runner.id,
-            log.source,
-            log.org,
-            stats[log].received,
-            tally.carried,
-            tally.derived,
-            tally.delivered,
-            tally.filtered,
-            tally.rejected,
-            sum(tally.discarded.values()),
-            lane.waiting(log),
-        )
-        for lane in plan.lanes
-        for log, tally in lane.tallies.items()
-    ]
+    counts: dict[tuple[str, str, str, str], list[int]] = {}
+    for lane in plan.lanes:
+        for log, tally in lane.tallies.items():
+            place = (lane.route.name, lane.runner.id, log.source, log.org)  # replayed records stand with the others
+            added = (
+                stats[log].received, tally.carried, tally.derived, tally.delivered, tally.filtered, tally.rejected,
+                sum(tally.discarded.values()), lane.waiting(log),
+            )  # fmt: skip
+            before = counts.get(place, [0] * len(added))
+            counts[place] = [one + other for one, other in zip(before, added, strict=True)]
+    lanes = [LaneCount(*place, *numbers) for place, numbers in counts.items()]
     sources = [SourceCount(log.source, log.org, *counts) for log, counts in plan.meters.received().items()]
     refused = {name: dict(letters.counts) for name, letters in plan.letters.sources.items() if letters.counts}
     return Summary(exit_code, sources, refused, lanes)

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.load import Loaded
 from pipeline.core.handover import Presence
 from pipeline.core.types import Listen
+from pipeline.engine import replay_server
 from pipeline.engine.accounts import accounts
 from pipeline.engine.build import build
 from pipeline.engine.channel import Channel, HandedOver, Message, SocketInbox, pairs_of, presence_of
@@ -48,7 +49,7 @@ async def work(loaded: Loaded, start: Message, control: socket.socket, sockets: 
                 channel.send("ready", sources=[_status(status) for status in runner.plan.board.of("source")])
                 yield
 
-            runner = Runner(plan, [announce], alone=False)
+            runner = Runner(plan, [announce, replay_server.serve], alone=False)
             async with asyncio.TaskGroup() as group:
                 obeying = [
                     group.create_task(_obey(channel, runner, doors)),

@@ -13,7 +13,7 @@ import orjson
 
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.config import Field, Section
-from pipeline.core.errors import UnavailableError
+from pipeline.core.errors import UnavailableError, UsageError
 from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Positions, Restored
 from pipeline.core.types import Size
 from pipeline.kit import log as logs
@@ -32,6 +32,10 @@ from pipeline.spool.writing import LogWriter
 SEGMENT_SIZE = 64 << 20
 """Bytes of a segment at most, unless it holds one larger batch."""
 SMALLEST_SEGMENT = 64 << 10
+REPLAY_SEGMENT = 1 << 20
+"""Bytes of a segment of replayed records at most: what is over should soon be deleted."""
+_LONGEST_NAME = 255
+"""Bytes of a file name at most."""
 _T = TypeVar("_T")
 
 
@@ -84,14 +88,9 @@ class DiskSpool:
                 f"the spool cannot be opened: {error}", where="spool.path", fix="Check its disk and its permissions."
             ) from error
         self._shares = Shares(self.config.max_size - overhead, names, found)
-        segment_size = min(SEGMENT_SIZE, max(SMALLEST_SEGMENT, self._shares.share // 4))
+        self._segment_size = min(SEGMENT_SIZE, max(SMALLEST_SEGMENT, self._shares.share // 4))
         for name, one in found.items():
-            last = one.segments[-1] if one.segments else None
-            log = DiskLog(name, one.segments, one.end, LogWriter(self._folder.log(name), segment_size, last))
-            log.dropped = one.dropped
-            self._logs[name] = log
-            self._stats[name] = log.stats
-            self._shares.charge(name, log.stats.bytes)
+            self._enter(name, one)
         self._room = Room(self._logs, self._shares, writer, self._change, self._checkpoint, self._log)
         self._appender = Appender(
             self.config.path, self._logs, self._shares, writer, self._room.wanted, self._log,
@@ -114,6 +113,27 @@ class DiskSpool:
             raise
         return state, found, self._folder.overhead(state.room)
 
+    def _enter(self, name: LogId, found: Recovered) -> DiskLog:
+        last = found.segments[-1] if found.segments else None
+        size = min(self._segment_size, REPLAY_SEGMENT) if name.replay else self._segment_size
+        log = DiskLog(name, found.segments, found.end, LogWriter(self._folder.log(name), size, last))
+        log.dropped = found.dropped
+        self._logs[name] = log
+        self._stats[name] = log.stats
+        self._shares.charge(name, log.stats.bytes)
+        return log
+
+    async def add(self, log: LogId, lanes: Sequence[LanePort]) -> None:
+        if log in self._logs:
+            return
+        if len(self._folder.log(log).name.encode()) > _LONGEST_NAME:
+            raise UsageError(f"the names of {log} are too long together to be a folder's", where="spool.path")
+        start: dict[Key, int | str | None] = {(lane.id, *log.key): 0 for lane in lanes}
+        await self._change({"positions": start}, lambda: self._shares.add(log))
+        store = self._enter(log, Recovered())
+        store.lanes += lanes
+        store.positions.update(dict.fromkeys((lane.id for lane in lanes), 0))
+
     def attach(self, lanes: Sequence[LanePort]) -> None:
         known = self._positions()
         new: dict[Key, int | str | None] = {}
@@ -124,7 +144,7 @@ class DiskSpool:
                 position = known.pop((lane.id, name), None)
                 if position is None:
                     # A lane that crashes before its first commit must find the same beginning again.
-                    position = new[lane.id, name.source, name.org] = lane.cursor(name)
+                    position = new[lane.id, *name.key] = lane.cursor(name)
                 log.positions[lane.id] = position
         for (lane_id, name), position in known.items():
             log = self._logs[name]
@@ -159,16 +179,14 @@ class DiskSpool:
 
     async def commit(self, positions: Positions, marks: Marks, facts: Facts = NO_FACTS) -> None:
         await self._appender.sync()  # no position may be ahead of what a power cut leaves
-        moved: dict[Key, int | str | None] = {
-            (lane, log.source, log.org): position for (lane, log), position in positions.items()
-        }
+        moved: dict[Key, int | str | None] = {(lane, *log.key): position for (lane, log), position in positions.items()}
         marked: dict[Key, int | str | None] = {
             (sink, key): None if value is None else orjson.dumps(value).decode()
             for sink, delta in marks.items()
             for key, value in delta.items()
         }
         over = [(log, first) for log in self._logs.values() for first, end in log.dropped.items() if end <= log.start]
-        dropped: dict[Key, int | str | None] = {(log.name.source, log.name.org, first): None for log, first in over}
+        dropped: dict[Key, int | str | None] = {(*log.name.key, first): None for log, first in over}
 
         def book() -> None:
             for log, first in over:
@@ -259,7 +277,7 @@ class DiskSpool:
 
     def _positions(self) -> dict[tuple[str, LogId], int]:
         return {
-            (str(lane), LogId(str(source), str(org))): position
+            (str(lane), LogId.of(source, org)): position
             for (lane, source, org), position in self._state.tables["positions"].items()
         }
 
@@ -272,8 +290,4 @@ class DiskSpool:
     def _ends(self) -> dict[Key, int | str | None]:
         """The logs' ends where the database has others."""
         known = self._state.tables["ends"]
-        return {
-            (name.source, name.org): log.stats.end
-            for name, log in self._logs.items()
-            if known.get((name.source, name.org)) != log.stats.end
-        }
+        return {name.key: log.stats.end for name, log in self._logs.items() if known.get(name.key) != log.stats.end}

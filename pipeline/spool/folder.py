@@ -49,13 +49,13 @@ def refusing_newer(path: Path, look: Callable[[], _T], known: int) -> _T:
 
 def _log_folder(log: LogId) -> str:
     # Names of a configuration come through as they are; what could lead elsewhere does not.
-    source, org = (quote(name, safe="").replace(".", "%2E") for name in (log.source, log.org))
+    source, org = (quote(name, safe="").replace(".", "%2E") for name in log.key)
     return f"{source}@{org}" if org else source
 
 
 def _log_id(folder: str) -> LogId:
     source, _, org = folder.partition("@")
-    return LogId(unquote(source), unquote(org))
+    return LogId.of(unquote(source), unquote(org))
 
 
 class SpoolFolder:

@@ -89,16 +89,16 @@ def survey(path: Path) -> Survey:
     tables, problem = _state(folder)
     logs = {name: LogSurvey(name, folder.segments(name)) for name in folder.logs()}
     for (lane, source, org), position in tables.get("positions", {}).items():
-        name = LogId(str(source), str(org))
+        name = LogId.of(source, org)
         log = logs.setdefault(name, LogSurvey(name, []))
         log.lanes[str(lane)] = position
         log.end = max(log.end, position)
     for (source, org), end in tables.get("ends", {}).items():
-        name = LogId(str(source), str(org))
+        name = LogId.of(source, org)
         log = logs.setdefault(name, LogSurvey(name, []))
         log.end = max(log.end, end)
     for (source, org, first), end in tables.get("dropped", {}).items():
-        if (one := logs.get(LogId(str(source), str(org)))) is not None:
+        if (one := logs.get(LogId.of(source, org))) is not None:
             one.dropped[int(first)] = end
     for log in logs.values():
         if log.segments:

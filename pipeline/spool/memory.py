@@ -28,9 +28,11 @@ class MemorySpoolConfig(Section):
 
 
 class _Log:
-    __slots__ = ("at", "bytes", "lanes", "positions", "queue", "settling", "stats")
+    __slots__ = ("at", "bytes", "lanes", "positions", "queue", "settling", "share", "stats")
 
     def __init__(self) -> None:
+        self.share = 0
+        """Bytes that are always free for it."""
         self.at: OrderedDict[int, Batch] = OrderedDict()
         self.stats = LogStats()
         self.lanes: list[LanePort] = []
@@ -63,14 +65,14 @@ class MemorySpool:
         self._logs: dict[LogId, _Log] = {}
         self._common = config.max_size // 2
         self._common_used = 0
-        self._share = 0
         self._used = 0
         self._tickets = 0
 
     async def open(self, logs: Sequence[LogId]) -> Restored:
         for log in logs:
             self._logs.setdefault(log, _Log())
-        self._share = self._common // max(1, len(self._logs))
+        for store in self._logs.values():
+            store.share = self._common // len(self._logs)
         return Restored()
 
     def attach(self, lanes: Sequence[LanePort]) -> None:
@@ -79,6 +81,12 @@ class MemorySpool:
                 log = self._logs[name]
                 log.lanes.append(lane)
                 log.positions[lane.id] = log.stats.end
+
+    async def add(self, log: LogId, lanes: Sequence[LanePort]) -> None:
+        if log not in self._logs:
+            store = self._logs[log] = _Log()
+            store.lanes += lanes
+            store.positions.update(dict.fromkeys((lane.id for lane in lanes), 0))
 
     async def append(self, batch: Batch) -> None:
         log = self._logs[batch.log]
@@ -110,7 +118,7 @@ class MemorySpool:
         )
 
     def _within_share(self, log: _Log, cost: int) -> bool:
-        return log.stats.bytes + cost <= self._share
+        return log.stats.bytes + cost <= log.share
 
     async def read(self, log: LogId, position: int) -> Batch | None:
         store = self._logs[log]
@@ -160,19 +168,21 @@ class MemorySpool:
             lane.wake()
 
     def _charge(self, log: _Log, amount: int) -> None:
-        share = self._share
+        share = log.share
         before = log.stats.bytes
         after = log.stats.bytes = before + amount
         self._common_used += max(0, after - share) - max(0, before - share)
         self._used += amount
 
     def _fits(self, log: _Log, cost: int) -> bool:
-        share, held = self._share, log.stats.bytes
+        share, held = log.share, log.stats.bytes
         return self._common_used - max(0, held - share) + max(0, held + cost - share) <= self._common
 
     def _room(self, log: _Log, cost: int) -> bool:
         while not self._fits(log, cost):
-            fullest = max(self._logs.values(), key=lambda other: other.stats.bytes)
+            # What somebody asked to have replayed is little, and left the place where it was.
+            droppable = (log for name, log in self._logs.items() if not name.replay)
+            fullest = max(droppable, key=lambda other: other.stats.bytes)
             if not self._drop_oldest(fullest):
                 return False
         return True

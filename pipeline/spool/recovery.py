@@ -5,6 +5,7 @@ Everything here blocks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -57,9 +58,9 @@ def recover(
 
     Raises ConfigError for a newer format, OSError and sqlite3.Error.
     """
-    ends = {LogId(str(source), str(org)): end for (source, org), end in state.tables["ends"].items()}
+    ends = {LogId.of(source, org): end for (source, org), end in state.tables["ends"].items()}
     for (_, source, org), position in state.tables["positions"].items():
-        name = LogId(str(source), str(org))
+        name = LogId.of(source, org)
         ends[name] = max(ends.get(name, 0), position)
     found = {
         name: _recover(folder, name, ends.get(name, 0), damaged_size, log)
@@ -67,16 +68,27 @@ def recover(
     }
     known = state.tables["ends"]
     changes: dict[str, dict[Key, int | str | None]] = {
-        "ends": {
-            (name.source, name.org): one.end
-            for name, one in found.items()
-            if known.get((name.source, name.org)) != one.end
-        },
+        "ends": {name.key: one.end for name, one in found.items() if known.get(name.key) != one.end},
         "dropped": _finish_drops(state, found),
     }
+    for name in [name for name, one in found.items() if _is_over(name, one, state)]:
+        remove(found.pop(name).segments)
+        with contextlib.suppress(OSError):  # what else may be in it is not ours
+            folder.log(name).rmdir()
+        changes["ends"][name.key] = None
+        changes.setdefault("positions", {}).update(
+            {key: None for key in state.tables["positions"] if key[1:] == name.key}
+        )
+        changes["dropped"].update({key: None for key in state.tables["dropped"] if key[:2] == name.key})
     if any(changes.values()):  # a disk that is full must not stop a start that has nothing to write
         state.commit(changes)
     return found
+
+
+def _is_over(name: LogId, found: Recovered, state: State) -> bool:
+    """Whether a log of replayed records has been read to its end by all that read it."""
+    positions = [place for key, place in state.tables["positions"].items() if key[1:] == name.key]
+    return bool(name.replay) and all(place >= found.end for place in positions) and bool(positions or not found.end)
 
 
 def _recover(folder: SpoolFolder, name: LogId, known_end: int, damaged_size: int, log: Logger) -> Recovered:
@@ -125,7 +137,7 @@ def _finish_drops(state: State, found: Mapping[LogId, Recovered]) -> dict[Key, i
     """Delete segments that were being dropped when the process ended; returns the drops that need not be known any more."""
     over: dict[Key, int | str | None] = {}
     for (source, org, first), end in state.tables["dropped"].items():
-        log = found[LogId(str(source), str(org))]
+        log = found[LogId.of(source, org)]
         dropped = [one for one in log.segments[:-1] if int(first) <= one.first and one.end <= end]
         remove(dropped)
         log.segments = [one for one in log.segments if one not in dropped]

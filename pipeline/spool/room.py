@@ -161,9 +161,11 @@ class Room:
         orphaned = [log for log in self._logs.values() if log.segments and log.low < log.segments[0].end <= log.passed]
         if orphaned:
             return await self._pass_orphans(max(orphaned, key=self._over))
-        if self.appender.trouble or not self._logs:
+        # What somebody asked to have replayed is little, and left the place where it was.
+        droppable = [log for log in self._logs.values() if not log.name.replay]
+        if self.appender.trouble or not droppable:
             return False
-        return await self._drop_oldest(max(self._logs.values(), key=self._over))
+        return await self._drop_oldest(max(droppable, key=self._over))
 
     def _over(self, log: DiskLog) -> int:
         return self._shares.over(log.name)
@@ -191,7 +193,7 @@ class Room:
             for lane in gone:
                 del log.orphans[lane]
 
-        await self._change({"positions": {(lane, log.name.source, log.name.org): None for lane in gone}}, book)
+        await self._change({"positions": {(lane, *log.name.key): None for lane in gone}}, book)
         await self.free()
         return True
 
@@ -221,7 +223,7 @@ class Room:
         """Delete a segment that lanes have skipped, and keep in the database what is missing therefore."""
         log.segments.remove(segment)
         before = next((first for first, end in log.dropped.items() if end == segment.first), segment.first)
-        key: Key = (log.name.source, log.name.org, before)
+        key: Key = (*log.name.key, before)
         try:
             await self._change({"dropped": {key: segment.end}}, lambda: log.dropped.update({before: segment.end}))
         except BaseException:

@@ -21,6 +21,10 @@ class Shares(Generic[Name]):
         self.used = 0
         self.resize(size)
 
+    def add(self, name: Name) -> None:
+        """Count another log, one without a share."""
+        self.held.setdefault(name, 0)
+
     def resize(self, size: int) -> None:
         """Set how much there is for all."""
         self.size = size

@@ -230,3 +230,9 @@ def lines(path: Path) -> list[bytes]:
 @pytest.fixture(name="lines")
 def lines_fixture() -> Callable[[Path], list[bytes]]:
     return lines
+
+
+@pytest.fixture
+def lc_pipeline() -> list[str]:
+    """The beginning of each command line."""
+    return LC_PIPELINE

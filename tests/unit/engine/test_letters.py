@@ -33,10 +33,11 @@ def test_a_letter():
     """A letter has the payload, who refused it and why, where it came from and when."""
     line = letter(
         b'{"a":1}', component="lake", reason="size", detail="too large", log=LogId("tap", "acme"), stream="event",
-        received_at=1.0, rejected_at=2.0, sink="lake", route="all", attempts=3, first_attempt=1.5, changed=True,
+        received_at=1.0, rejected_at=2.0, sink="lake", route="all", lane="all/lake", attempts=3, first_attempt=1.5, changed=True,
     )  # fmt: skip
     assert json.loads(line) == {
         "reason": "size", "detail": "too large", "component": "lake", "route": "all", "sink": "lake", "source": "tap",
+        "lane": "all/lake",
         "org": "acme", "stream": "event", "origin": "live", "received_at": 1.0, "rejected_at": 2.0, "attempts": 3,
         "first_attempt": 1.5, "changed": True, "payload": '{"a":1}',
     }  # fmt: skip
@@ -69,7 +70,7 @@ async def test_files_rotate(box, tmp_path):
     """A file that is full is followed by the next; a restart begins a new one and writes over none."""
     first = box()
     lane = first.lane("all", "lake")
-    lane._folder._file_size = 100
+    lane.folder._file_size = 100
     for number in range(5):
         await lane.put([b'{"n":%d,"x":"%s"}\n' % (number, b"x" * 60)])
     await first.close()

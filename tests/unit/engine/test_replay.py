@@ -1,0 +1,276 @@
+"""Replay inside a process: which letters go where, what is left out, and what stays in the files."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from pipeline import Event, Filter, FilterConfig, LogId, Org, Partial, Rejected, Sink, SinkConfig, Source, SourceConfig
+from pipeline.config.model import Config
+from pipeline.config.registry import Registry
+from pipeline.core.errors import NotFoundError, UsageError
+from pipeline.core.items import Items
+from pipeline.engine.build import build
+from pipeline.engine.letters import letter
+from pipeline.engine.replay import Replayer, Report, Request
+from pipeline.engine.runner import Runner
+from pipeline.kit.clock import SystemClock
+
+
+class Quiet(Source[SourceConfig]):
+    """Brings nothing, until the stop."""
+
+    async def run(self, outlet: Any) -> None:
+        await self.stopping.wait()
+
+
+class KeepConfig(SinkConfig):
+    pass
+
+
+class Keep(Sink[KeepConfig]):
+    """Keeps items; refuses payloads that say so."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.kept: list[tuple[bytes, str, str, str]] = []
+
+    async def write(self, items: Items) -> None:
+        bad = {index: Rejected("bad") for index, item in enumerate(items) if b"bad" in item.payload}
+        self.kept += [
+            (item.payload, item.org, item.origin, item.stream) for index, item in enumerate(items) if index not in bad
+        ]
+        if bad:
+            raise Partial(bad)  # type: ignore[arg-type]  # a dict of them is one
+
+
+class MarkConfig(FilterConfig):
+    pass
+
+
+class Mark(Filter[MarkConfig]):
+    """Changes what it sees, and refuses what says so."""
+
+    def apply(self, events: Sequence[Event]) -> Sequence[Event]:
+        for event in events:
+            if "no" in event.doc:
+                event.reject("unwanted")
+            else:
+                event.replace({**event.doc, "marked": event.doc.get("marked", 0) + 1})
+        return events
+
+
+class Toys(Registry):
+    def component(self, kind: Any, name: str) -> Any:
+        return {"quiet": Quiet, "keep": Keep, "mark": Mark}[name]
+
+
+class Scene:
+    """A running plan: ``tap`` through ``all`` (which marks) into ``one`` and ``two``, and through ``plain`` into ``two``."""
+
+    def __init__(self, folder: Path, spool: str = "memory", **source: Any) -> None:
+        sink = {"type": "keep", "batch": {"max_wait": 0}}
+        toys = Toys()
+        config = Config.model_validate(
+            {
+                "sources": {"tap": {"type": "quiet", **source}},
+                "sinks": {"one": sink, "two": sink},
+                "routes": {
+                    "all": {"from": "tap", "to": ["one", "two"], "filters": [{"type": "mark"}]},
+                    "plain": {"from": "tap", "to": "two"},
+                },
+                "spool": {"type": "memory"} if spool == "memory" else {"type": "disk", "path": str(folder / "spool")},
+                "dead_letter": {"path": str(folder / "letters")},
+            },
+            context={"registry": toys},
+        )
+        self.plan = build(config, {"": Org()}, SystemClock(), toys)
+        self.runner = Runner(self.plan)
+        self.replayer = Replayer(self.plan)
+        self.folder = folder / "letters"
+
+    async def __aenter__(self) -> Self:
+        self.task = asyncio.ensure_future(self.runner.run())
+        async with asyncio.timeout(10):
+            while not self.runner.health.ready:
+                await asyncio.sleep(0.005)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.runner.stop()
+        summary = await asyncio.wait_for(self.task, 20)
+        assert all(lane.adds_up for lane in summary.lanes)
+        assert self.plan.meters.conservation_error() == 0
+
+    def put(self, folder: str, *letters: bytes, file: str = "000001") -> Path:
+        path = self.folder / folder / f"{file}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as opened:
+            opened.writelines(letters)
+        return path
+
+    async def replay(self, *names: str, **keys: Any) -> Report:
+        request = Request(kind="letters", names=names, **keys)
+        supply = request.supply(self.plan)
+        report = Report(supply.unit, supply.total)
+        await asyncio.wait_for(self.replayer.run(request, report, supply), 10)
+        return report
+
+    def kept(self, sink: str) -> list[dict[str, Any]]:
+        made = self.plan.sinks[sink].sink
+        assert isinstance(made, Keep)
+        assert {(org, origin) for _, org, origin, _ in made.kept} <= {("", "replay")}
+        return [json.loads(payload) for payload, *_ in made.kept]
+
+    def left(self, folder: str) -> list[dict[str, Any]]:
+        files = sorted((self.folder / folder).glob("*.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+
+
+def one(payload: str, reason: str = "bad", **keys: Any) -> bytes:
+    """A letter."""
+    facts: dict[str, Any] = {
+        "component": "x", "detail": "", "log": LogId("tap"), "stream": "detect", "received_at": 5.0, "rejected_at": 6.0,
+    }  # fmt: skip
+    return letter(payload.encode(), reason=reason, **{**facts, **keys})
+
+
+def of_sink(payload: str, **keys: Any) -> bytes:
+    return one(payload, **{"route": "all", "sink": "one", "lane": "all/one", **keys})
+
+
+@pytest.mark.parametrize("spool", ["memory", "disk"])
+async def test_each_letter_goes_where_it_was_refused(tmp_path, spool):
+    """A sink's letter goes to that sink as it is; a filter's through that route into that sink; a source's through all routes."""
+    async with Scene(tmp_path, spool) as scene:
+        scene.put("lanes/all.one", of_sink('{"a":1}'), of_sink('{"a":2,"marked":1}', changed=True))
+        scene.put("lanes/all.two", one('{"a":3}', route="all", lane="all/two"))
+        scene.put("sources/tap", one('{"a":4}', "shutdown"))
+        report = await scene.replay()
+        assert (report.accepted, report.skipped, report.problems, report.complete) == (5, {}, [], True)
+        assert report.outcomes == {"delivered": 6, "filtered": 0, "rejected": 0, "discarded": 0}
+        assert sorted(map(str, scene.kept("one"))) == sorted(
+            map(str, [{"a": 1}, {"a": 2, "marked": 1}, {"a": 4, "marked": 1}])
+        )
+        assert sorted(map(str, scene.kept("two"))) == sorted(
+            map(str, [{"a": 3, "marked": 1}, {"a": 4, "marked": 1}, {"a": 4}])
+        )
+        assert [file for file in scene.folder.rglob("*") if file.is_file() and file.suffix == ".jsonl"] == []
+
+
+async def test_what_cannot_be_replayed_is_said_and_kept(tmp_path):
+    """Letters whose record is cut, changed, a stranger's or of nobody any more are counted by their reason, and stay."""
+    async with Scene(tmp_path) as scene:
+        whole = [one('{"a":1}', "shutdown"), one('{"b":"' + "x" * 50 + '"}', "oversize")]
+        bad = {
+            "truncated": one('{"b":"xxx', "oversize", detail="99999 bytes, of which the first 9 follow"),
+            "stranger": one('{"c":1}', "stranger"),
+            "not_an_object": one("rubbish", "not_an_object"),
+            "unknown_source": one('{"d":1}', log=LogId("gone")),
+            "unreadable": b'{"payload":"{}"}\n',
+        }
+        scene.put("sources/tap", whole[0], *bad.values(), whole[1])
+        report = await scene.replay("tap")
+        assert report.skipped == dict.fromkeys(bad, 1)
+        assert (report.accepted, len(scene.left("sources/tap"))) == (4, len(bad))
+        scene.put("lanes/old.lane", of_sink("{}", route="old", sink="lane"), of_sink("{}", changed=True))
+        scene.put("lanes/all.one", of_sink('{"e":1}', changed=True))
+        report = await scene.replay("all/one", str(scene.folder / "lanes/old.lane"), routes=["plain"])
+        assert report.skipped == {"changed": 2}
+        assert report.targets == {"tap → route plain": 1}
+        assert (len(scene.left("lanes/old.lane")), len(scene.left("lanes/all.one"))) == (1, 1)
+        report = await scene.replay("tap", reasons=["stranger"])
+        assert (report.accepted, report.skipped["other_reason"]) == (2, len(bad) - 2)
+
+
+async def test_a_letter_refused_again_is_a_new_letter(tmp_path):
+    """What the sink refuses again is in the dead letter again, and still knows that filters had changed it."""
+    async with Scene(tmp_path) as scene:
+        scene.put("lanes/all.one", of_sink('{"bad":1}', changed=True), of_sink('{"bad":2}'), of_sink('{"good":3}'))
+        report = await scene.replay("all/one")
+        assert report.outcomes == {"delivered": 1, "filtered": 0, "rejected": 2, "discarded": 0}
+        left = scene.left("lanes/all.one")
+        assert [(json.loads(one["payload"])["bad"], one["changed"], one["origin"]) for one in left] == [
+            (1, True, "replay"), (2, False, "replay"),
+        ]  # fmt: skip
+        assert not (scene.folder / "lanes/all.one/000001.jsonl").exists()
+
+
+async def test_letters_that_are_written_meanwhile_stay(tmp_path):
+    """A lane may bury letters while its letters are replayed: those of before go, those that came stay."""
+    async with Scene(tmp_path) as scene:
+        lane = next(one for one in scene.plan.lanes if one.id == "all/one")
+        for start in range(0, 2000, 500):
+            await lane.letters.put([of_sink(f'{{"n":{number}}}') for number in range(start, start + 500)])
+        replaying = asyncio.ensure_future(scene.replay("all/one"))
+        late = [of_sink(f'{{"late":{number}}}') for number in range(50)]
+        for line in late:
+            await lane.letters.put([line])
+        report = await replaying
+        kept = [record["n"] for record in scene.kept("one") if "n" in record]
+        assert kept == list(range(2000))
+        replayed_late = report.accepted - 2000
+        assert len(scene.left("lanes/all.one")) == 50 - replayed_late
+        assert lane.letters.size == sum(file.stat().st_size for file in (scene.folder / "lanes/all.one").iterdir())
+
+
+async def test_a_cancelled_replay_keeps_what_was_not_accepted(tmp_path):
+    """Broken off in the middle, what was accepted has left the dead letter and the rest is there: nothing is lost or twice."""
+    async with Scene(tmp_path, "disk") as scene:
+        scene.put("lanes/all.one", *(of_sink(f'{{"n":{number}}}') for number in range(1000)))
+        request = Request(kind="letters", names=("all/one",), rate=400)
+        supply = request.supply(scene.plan)
+        report = Report(supply.unit, supply.total)
+        task = asyncio.ensure_future(scene.replayer.run(request, report, supply))
+        async with asyncio.timeout(10):
+            while report.accepted < 200:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        assert not report.complete
+        await scene.plan.spool.settled(LogId("tap", "", "all/one"), report.accepted)
+        left = [json.loads(line["payload"])["n"] for line in scene.left("lanes/all.one")]
+        assert [record["n"] for record in scene.kept("one")] + left == list(range(1000))
+        assert len(left) == 1000 - report.accepted
+
+
+async def test_a_keep_leaves_the_letters(tmp_path):
+    """With `keep` the letters stay where they are."""
+    async with Scene(tmp_path) as scene:
+        scene.put("lanes/all.one", of_sink('{"a":1}'))
+        assert (await scene.replay("all/one", keep=True)).accepted == 1
+        assert len(scene.left("lanes/all.one")) == 1
+
+
+async def test_a_replay_log_is_gone_after_it_is_read(tmp_path):
+    """A log of replayed records that was read to its end is removed at the next start."""
+    async with Scene(tmp_path, "disk") as scene:
+        scene.put("lanes/all.one", of_sink('{"a":1}'))
+        await scene.replay("all/one")
+        assert (tmp_path / "spool/logs/tap%3Eall%2Fone").is_dir()
+    async with Scene(tmp_path, "disk") as scene:
+        assert not (tmp_path / "spool/logs/tap%3Eall%2Fone").exists()
+        assert all(not log.replay for log in scene.plan.spool.stats())
+
+
+@pytest.mark.parametrize(
+    ("names", "routes", "error"),
+    [(["nobody"], [], NotFoundError), (["/no/such/path"], [], NotFoundError), (["all/one"], ["x"], NotFoundError)],
+)
+def test_what_is_not_there(tmp_path, names, routes, error):
+    """A lane, a path or a route that does not exist is said by name."""
+    with pytest.raises(error, match=r"nobody|file or folder|'x'"):
+        Request(kind="letters", names=names, routes=routes).supply(Scene(tmp_path).plan)
+
+
+async def test_files_of_letters_are_no_records(tmp_path):
+    """Letters given as records are refused with the right command."""
+    async with Scene(tmp_path) as scene:
+        path = scene.put("x", of_sink("{}"))
+        request = Request(kind="files", names=(str(path),), source="tap")
+        supply = request.supply(scene.plan)
+        with pytest.raises(UsageError, match="dead letters"):
+            await scene.replayer.run(request, Report(supply.unit, supply.total), supply)
