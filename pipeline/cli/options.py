@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -54,3 +55,20 @@ def add_to(command: click.Command) -> None:
 
 config_argument = click.argument("config", type=click.Path(path_type=Path))
 """The configuration file of a command."""
+
+
+class Seconds(click.ParamType):
+    """A duration as people write it, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from pipeline.core.types import parse_duration
+
+        try:
+            seconds = float(parse_duration(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}.", param, ctx)
+        if not 0 < seconds < math.inf:
+            self.fail(f"{value!r} is no time to wait.", param, ctx)
+        return seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import uuid
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from pipeline.cli.account import Decorated, account_options, json_option, with_account
-from pipeline.cli.options import Options, add_to
+from pipeline.cli.options import Options, Seconds, add_to
 from pipeline.cli.render import printable
 from pipeline.cli.task_rules import convert_rules
+from pipeline.cli.task_watch import follow, watch
 from pipeline.core.errors import UsageError
 
 if TYPE_CHECKING:  # they import an HTTP client, and `--help` must not
@@ -22,23 +23,6 @@ if TYPE_CHECKING:  # they import an HTTP client, and `--help` must not
     from pipeline.limacharlie.reliable_tasking import Accepted
 
 _TARGETS = ("selector", "sid", "tag")
-
-
-class _Seconds(click.ParamType):
-    """A duration as people write it, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from pipeline.core.types import parse_duration
-
-        try:
-            seconds = float(parse_duration(value))
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}.", param, ctx)
-        if not 0 < seconds < math.inf:
-            self.fail(f"{value!r} is no time to wait.", param, ctx)
-        return seconds
 
 
 def _complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -71,6 +55,7 @@ Examples:
   lc-pipeline task send --tag production os_version
   lc-pipeline task send --sid ID --now 'file_hash /bin/ls'
   lc-pipeline task list --context incident-7
+  lc-pipeline task watch incident-7
   lc-pipeline task cancel --all
   lc-pipeline task convert-rules
 
@@ -78,7 +63,7 @@ Examples:
 Credentials: LC_OID and LC_API_KEY, else what `limacharlie login` stored (see --env, --oid).""",
 )
 def command() -> None:
-    """Send commands to sensors, see which ones wait, and take them back."""
+    """Send commands to sensors, see which ones wait, watch their answers, and take them back."""
 
 
 @command.command(
@@ -87,6 +72,7 @@ def command() -> None:
 Examples:
   lc-pipeline task send --tag production os_version
   lc-pipeline task send --selector 'plat == linux' --ttl 2d --context incident-7 'file_get /etc/passwd'
+  lc-pipeline task send --tag production --watch os_version
   lc-pipeline task send --sid ID --now os_processes netstat
   lc-pipeline task send --sid ID --now --until-done 'hidden_module_scan -1'""",
 )
@@ -94,11 +80,16 @@ Examples:
 @_target
 @_all
 @click.option("--context", help="Comes back in routing/investigation_id of the answers.")
-@click.option("--ttl", type=_Seconds(), help="How long to wait for sensors that are offline, like 2d.  [default: 7d]")
+@click.option("--ttl", type=Seconds(), help="How long to wait for sensors that are offline, like 2d.  [default: 7d]")
+@click.option("--watch", "stay", is_flag=True, help="Stay and print the answers as they come, as `task watch` does.")
 @click.option("--now", is_flag=True, help="Send to one sensor that is online, and print its answers.")
 @click.option("--answers", type=click.IntRange(0), help="With --now: so many answers.  [default: one for each command]")
 @click.option("--until-done", is_flag=True, help="With --now: all answers until the commands are done, as scans tell.")
-@click.option("--timeout", type=_Seconds(), help="With --now: how long the answers may take.  [default: 30s]")
+@click.option(
+    "--timeout",
+    type=Seconds(),
+    help="With --now or --watch: how long the answers may take.  [default: 30s, or until the commands expire]",
+)
 @click.option("--unchecked", is_flag=True, help="Send commands that this program does not know, as they are.")
 @account_options
 @json_option
@@ -109,6 +100,7 @@ def send(
     commands: tuple[str, ...],
     context: str | None,
     ttl: float | None,
+    stay: bool,
     now: bool,
     answers: int | None,
     until_done: bool,
@@ -119,8 +111,8 @@ def send(
 ) -> None:
     """Send each COMMAND, with its arguments in the same quotes, to sensors.
 
-    Those that are offline get it when they come online. With --now one sensor that is online gets it at once, and its answers are
-    printed.
+    Those that are offline get it when they come online; --watch prints all answers. With --now one sensor that is online gets it at
+    once, and its answers are printed.
     """
     from pipeline.limacharlie.sensor_commands import as_sensors_know
 
@@ -132,12 +124,12 @@ def send(
     target = _read_target(given)
     _refuse_together(
         now,
-        {"--ttl": ttl is not None, "--tag, --selector or --all": target["sid"] is None},
+        {"--ttl": ttl is not None, "--watch": stay, "--tag, --selector or --all": target["sid"] is None},
         "A command that is sent now goes to one sensor and does not wait.",
     )
     _refuse_together(
         not now,
-        {"--answers": answers is not None, "--until-done": until_done, "--timeout": timeout is not None},
+        {"--answers": answers is not None, "--until-done": until_done, "--timeout": timeout is not None and not stay},
         "Answers are only waited for with --now.",
     )
     _refuse_together(until_done, {"--answers": answers is not None}, "Answers end by number or when all is done.")
@@ -147,6 +139,19 @@ def send(
             accepted = await account.reliable_tasking.task(text, **target, context=context, ttl=ttl)
             # Each as soon as it is there: the next one may fail.
             click.echo(json.dumps({"command": text, **asdict(accepted)}) if as_json else _describe(text, accepted))
+
+    async def queue_and_watch(account: LimaCharlie) -> None:
+        from pipeline.limacharlie.task_watch import TaskWatch
+
+        name = context or str(uuid.uuid4())
+        # The stream first: a sensor that is online answers at once.
+        async with TaskWatch(account, name, commands=len(commands), total=0) as watched:
+            for text in commands:
+                accepted = await account.reliable_tasking.task(text, **target, context=name, ttl=ttl)
+                watched.total = (watched.total or 0) + (accepted.total or 0)
+                click.echo(_describe(text, accepted), err=True)
+            await watched.look()
+            await follow(watched, timeout, as_json=as_json)
 
     async def converse(account: LimaCharlie) -> None:
         from pipeline.limacharlie.simple_request import NoAnswerError, SimpleRequests
@@ -161,7 +166,8 @@ def send(
                 raise
         _print_answers(docs, as_json)
 
-    with_account(options, given["oid"], given["environment"], converse if now else queue)
+    work = converse if now else queue_and_watch if stay else queue
+    with_account(options, given["oid"], given["environment"], work)
 
 
 @command.command(
@@ -231,6 +237,7 @@ def cancel(options: Options | None, /, task_id: str | None, as_json: bool, **giv
     with_account(options, given["oid"], given["environment"], take_back)
 
 
+command.add_command(watch)
 command.add_command(convert_rules)
 for _each in command.commands.values():
     add_to(_each)

@@ -1,6 +1,7 @@
 """`lc-pipeline task`, against a local LimaCharlie that a process of its own serves."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -75,6 +76,27 @@ def task(lab: Lab, run: Callable[..., Done]) -> Callable[..., Done]:
     return lambda *args: run("task", *args, env=lab.env)
 
 
+@pytest.fixture
+def run_watch(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Gives a function that starts `lc-pipeline task` and leaves it running."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*args: str) -> subprocess.Popen[str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("LC_")}
+        command = [sys.executable, "-c", "from pipeline.cli import main; main()", "task", *args]
+        started.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=clean | lab.env
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
 def test_a_command_waits_and_is_listed_and_taken_back(lab: Lab, task: Callable[..., Done]) -> None:
     """Each step prints JSON for programs."""
     sent = task("send", "--sid", lab.offline, "--context", "inc", "--ttl", "1h", "file_get /etc/hosts", "--json")
@@ -86,6 +108,39 @@ def test_a_command_waits_and_is_listed_and_taken_back(lab: Lab, task: Callable[.
     assert 3500 < waiting["expires_at"] - time.time() <= 3600
     assert json.loads(task("cancel", accepted["task_id"], "--json").stdout) == {"deleted": 1}
     assert json.loads(task("list", "--json").stdout) == []
+
+
+def test_watch_prints_answers_until_all_have_come(lab: Lab, run_watch: Callable[..., Any]) -> None:
+    """Each as a line of JSON; the sensor comes online while it is watched."""
+    watching = run_watch("send", "--sid", lab.offline, "--context", "inc", "--watch", "--json", "os_version", "netstat")
+    for _ in range(2):
+        assert "1 wait" in watching.stderr.readline()
+    with run_watch("watch", "inc", "--json") as second:
+        assert "Waiting for 2 answers." in second.stderr.readline()
+        lab.presence(lab.offline, online=True)
+        for process in (watching, second):
+            out, err = process.communicate(timeout=15)
+            assert process.returncode == 0, err
+            assert "Answers: 2 of 2." in err
+            kinds = [json.loads(line)["routing"]["event_type"] for line in out.splitlines()]
+            assert sorted(kinds) == ["NETSTAT_REP", "OS_VERSION_REP"]
+
+
+def test_watch_tells_who_is_missing(lab: Lab, task: Callable[..., Done]) -> None:
+    """At the end of the time, after what came, with exit code 1."""
+    both = f"sid == '{lab.online}' or sid == '{lab.offline}'"
+    done = task("send", "--selector", both, "--watch", "--timeout", "2s", "os_version")
+    assert (done.returncode, "Answers: 1 of 2." in done.stderr) == (1, True), done.stderr
+    head, *payload = done.stdout.splitlines()
+    assert f"({lab.online}): OS_VERSION_REP" in head
+    assert json.loads("".join(payload))
+
+
+def test_watch_needs_something_to_watch(lab: Lab, task: Callable[..., Done]) -> None:
+    """Where no command waits it says so, with exit code 3."""
+    done = task("watch", "nothing")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "send with --watch" in done.stderr
 
 
 def test_people_get_a_table(lab: Lab, task: Callable[..., Done]) -> None:
@@ -150,6 +205,9 @@ def test_all_sensors_are_reached_when_asked_for(lab: Lab, task: Callable[..., Do
         (["send", "--tag", "x", "file_get", "/etc/hosts"], "lacks its arguments"),
         (["send", "--tag", "x", "--now", "os_version"], "goes to one sensor"),
         (["send", "--sid", "x", "--now", "--ttl", "1h", "os_version"], "does not wait"),
+        (["send", "--sid", "x", "--now", "--watch", "os_version"], "does not wait"),
+        (["watch", " "], "context is empty"),
+        (["watch", "x", "--timeout", "never"], "a duration is"),
         (["send", "--tag", "x", "--answers", "1", "os_version"], "only waited for with --now"),
         (["send", "--sid", "x", "--now", "--answers", "1", "--until-done", "os_version"], "by number or when all"),
         (["send", "--tag", "x", "--ttl", "soon", "os_version"], "a duration is"),

@@ -9,7 +9,7 @@ from pipeline.core.errors import PermissionDeniedError, RequestRefusedError, Una
 from pipeline.emulator.knobs import parse
 from pipeline.emulator.server import Emulator
 from pipeline.emulator.state import Settings
-from pipeline.limacharlie import simple_request
+from pipeline.limacharlie import listener, simple_request
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.config import LimaCharlieConfig
 from pipeline.limacharlie.simple_request import NoAnswerError, SimpleRequests
@@ -144,7 +144,7 @@ async def test_a_lost_stream_is_opened_again(lab, how, no_pauses):
     async with SimpleRequests(lab.account) as requests:
         await requests.send(lab.sid, "os_version")
         lab.turn("close", how=how)
-        while requests._live.is_set():
+        while requests._listener.live.is_set():
             await asyncio.sleep(0)
         assert kinds(await requests.send(lab.sid, "netstat", answers=1)) == ["NETSTAT_REP"]
 
@@ -213,7 +213,7 @@ async def test_misuse_is_told(lab):
 
 async def test_a_stream_that_does_not_come_about_is_an_error(lab, monkeypatch):
     """With the reason, and the command is not sent."""
-    monkeypatch.setattr(simple_request, "READY_TIMEOUT", 0.3)
+    monkeypatch.setattr(listener, "READY_TIMEOUT", 0.3)
     lab.turn("instant_close", times=None)
     async with SimpleRequests(lab.account) as requests:
         with pytest.raises(UnavailableError, match="stream of answers is over"):
