@@ -79,6 +79,24 @@ def test_every_option_is_documented(name: str) -> None:
     assert command.help
 
 
+def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands below a group, with their full names."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command
+        yield f"{before}{name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before}{name} ")
+
+
+def test_what_lists_prints_json_too() -> None:
+    """Each command that lists something has `--json`."""
+    listing = {name: command for name, command in commands(cli) if name.split()[-1] in ("list", "ls")}
+    assert {"list", "task list", "spool ls"} <= set(listing)
+    assert [name for name, one in listing.items() if "--json" not in {opt for p in one.params for opt in p.opts}] == []
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
 def test_examples_are_valid(path: Path) -> None:
     """Each example loads without a mistake and without a warning."""
