@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "run": ("pipeline.cli.run", "Run the pipelines of a configuration."),
     "tail": ("pipeline.cli.tail", "Watch detections, events or audit records; needs no configuration."),
     "task": ("pipeline.cli.task", "Send commands to sensors, online or not."),
+    "session": ("pipeline.cli.session", "AI sessions: begin, follow, speak, end."),
     "validate": ("pipeline.cli.validate", "Check a configuration, and with --connect what it connects to."),
     "explain": ("pipeline.cli.explain", "Show how each route decides about records, and why so."),
     "replay": ("pipeline.cli.replay", "Feed dead letters, a log of the spool or files back in."),

@@ -1,0 +1,241 @@
+"""A live AI session on a terminal: the transcript, and what is typed as prompts and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.render import coloured, sentence
+from pipeline.cli.session_view import View, answer_of
+from pipeline.core.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.limacharlie.ai.live import LiveSession
+    from pipeline.limacharlie.ai.message import Message
+    from pipeline.limacharlie.client import LimaCharlie
+
+_YES = {"y": ("once", True), "yes": ("once", True), "a": ("session", True), "always": ("session", True)}
+_NO = ("n", "no")
+MAX_INPUT = 1 << 20
+"""Bytes of a line from the keyboard or a pipe, and of a file."""
+GIVE_UP = 120.0
+"""Seconds without a connection after which it is no use to wait on."""
+
+
+async def attach(
+    account: LimaCharlie,
+    session_id: str,
+    *,
+    org: bool = False,
+    prompts: tuple[str, ...] = (),
+    history: bool = True,
+    as_json: bool = False,
+    unfold: bool = False,
+    stay: bool = True,
+) -> int:
+    """Show a session until it ends or the user leaves; return the exit code.
+
+    Where the session is somebody else's, and ``org`` was not asked for, the organization's read-only view is taken. ``stay``
+    False: leave once the prompts are said.
+    """
+    from pipeline.limacharlie.ai.errors import ForeignSessionError
+    from pipeline.limacharlie.ai.socket import SocketOptions
+
+    views: list[Any] = ["org"] if org else ["owner", "org"]
+    for view in views:
+        live = account.ai.attach(session_id, SocketOptions(view=view), history=history and stay, give_up=GIVE_UP)
+        desk = _Desk(live, as_json=as_json, unfold=unfold, speaks=view == "owner")
+        try:
+            return await desk.work(prompts, stay=stay)
+        except ForeignSessionError:
+            if view == views[-1] or desk.shown or prompts:
+                raise
+            _tell("The session is not yours: you can look on, but not speak.")
+    raise AssertionError
+
+
+class _Desk:
+    def __init__(self, live: LiveSession, *, as_json: bool, unfold: bool, speaks: bool) -> None:
+        self.shown = 0
+        """Messages that were shown."""
+        self._live = live
+        self._json = as_json
+        self._speaks = speaks
+        self._view = View(colour=coloured(sys.stdout), unfold=unfold)
+        self._said: deque[str] = deque(maxlen=64)
+        """What we said and the terminal shows already."""
+        self._asked: deque[tuple[Message, dict[str, Any]]] = deque()
+        """Approvals and questions that wait for an answer, each with the answers so far."""
+        self._interrupted = False
+        """The assistant was interrupted since we last spoke."""
+        self._leave = asyncio.Event()
+        self._interrupting: asyncio.Task[None] | None = None
+
+    async def work(self, prompts: tuple[str, ...], *, stay: bool) -> int:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._ctrl_c)
+        try:
+            async with self._live as live, asyncio.TaskGroup() as group:
+                for words in prompts:
+                    await live.prompt(words)
+                if not stay:
+                    return 0
+                reading = group.create_task(self._read())
+                typing = group.create_task(self._listen()) if self._speaks else None
+                leaving = group.create_task(self._leave.wait())
+                await asyncio.wait([reading, leaving], return_when=asyncio.FIRST_COMPLETED)
+                for task in (reading, typing, leaving):
+                    if task is not None:
+                        task.cancel()
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+        ended = self._live.ended
+        if ended is None:
+            _tell(f"You left; the session goes on. Come back with: lc-pipeline session attach {self._live.session_id}")
+            return 0
+        return 1 if ended.exit_code else 0
+
+    async def _read(self) -> None:
+        async for message in self._live.messages():
+            self._show(message)
+        if self._live.ended is not None and not self.shown:
+            _tell("The session has ended.")
+
+    def _show(self, message: Message) -> None:
+        self.shown += 1
+        if message.type in ("tool_approval_request", "ask_user_question"):
+            self._asked.append((message, {}))
+        if self._json:
+            # On a terminal in ASCII only: what an assistant says must not steer it.
+            click.echo(json.dumps(json.loads(message.raw)) if sys.stdout.isatty() else message.raw)
+        elif message.type == "user" and self._said and message.text == self._said[0]:
+            self._said.popleft()
+        elif text := self._view.show(message):
+            click.echo(text)
+        if len(self._asked) == 1 and message is self._asked[0][0]:
+            self._ask()
+
+    def _ask(self) -> None:
+        """Say what the first of those that wait is to be told."""
+        if not self._asked or not self._speaks or self._json:
+            return
+        message, answers = self._asked[0]
+        if message.type == "tool_approval_request":
+            _tell("y allows it, a allows it in this session, n denies it; more words after n tell the assistant why.")
+        elif (question := _next(message, answers)) is not None:
+            click.echo(self._view.question(question))
+
+    async def _listen(self) -> None:
+        """Take what is typed until it ends: on a terminal that means to leave, from a pipe to look on."""
+        terminal = sys.stdin is not None and sys.stdin.isatty()
+        if terminal and not self._json:
+            _tell("Type to speak. Ctrl-C interrupts the assistant, and again leaves; Ctrl-D leaves.")
+        async for line in _typed():
+            words = line.strip()
+            if not words:
+                continue
+            try:
+                await self._take(words, terminal=terminal)
+            except PipelineError as error:
+                _tell(str(error))
+        if terminal:
+            self._leave.set()
+
+    async def _take(self, words: str, *, terminal: bool) -> None:
+        if not self._asked:
+            if terminal:
+                self._said.append(words)
+            self._interrupted = False
+            await self._live.prompt(words)
+            return
+        message, answers = self._asked[0]
+        if message.type == "tool_approval_request":
+            first, _, rest = words.partition(" ")
+            if first.lower() not in (*_YES, *_NO):
+                _tell("Please answer y, a or n.")
+                return
+            scope, approved = _YES.get(first.lower(), ("once", False))
+            use = str(message.payload.get("tool_use_id", ""))
+            await self._live.approve(
+                use, approved, scope="session" if scope == "session" else "once", message=rest or None
+            )
+        else:
+            question = _next(message, answers)
+            if question is not None:
+                answers[str(question.get("question", ""))] = answer_of(question, words)
+                if _next(message, answers) is not None:
+                    self._ask()
+                    return
+            await self._live.answer(str(message.payload.get("question_id", "")), answers)
+        self._asked.popleft()
+        self._ask()
+
+    def _ctrl_c(self) -> None:
+        if self._interrupted or not self._speaks:
+            self._leave.set()
+            return
+        self._interrupted = True
+        _tell("The assistant is interrupted; Ctrl-C again leaves.")
+        self._interrupting = asyncio.get_running_loop().create_task(self._interrupt())
+
+    async def _interrupt(self) -> None:
+        with contextlib.suppress(PipelineError):
+            await self._live.interrupt()
+
+
+async def _typed() -> AsyncIterator[str]:
+    """Lines of the standard input."""
+    if sys.stdin is None or sys.stdin.closed:
+        return
+    fd = sys.stdin.fileno()
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def read() -> None:
+        # Here, where it is known that it does not block; the next look may come before the piece is taken.
+        data = os.read(fd, 1 << 16)
+        pieces.put_nowait(data)
+        if not data:
+            loop.remove_reader(fd)
+
+    try:
+        loop.add_reader(fd, read)
+    except (OSError, ValueError):  # a file is always ready, and cannot be waited for
+        pieces.put_nowait(await asyncio.to_thread(sys.stdin.buffer.read, MAX_INPUT))
+        pieces.put_nowait(b"")
+    rest = b""
+    try:
+        while (data := await pieces.get()) and len(rest) <= MAX_INPUT:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace")
+        if rest:
+            yield rest.decode(errors="replace")
+    finally:
+        loop.remove_reader(fd)
+
+
+def _next(message: Message, answers: dict[str, Any]) -> dict[str, Any] | None:
+    """The first question that has no answer yet."""
+    questions = message.payload.get("questions")
+    for question in questions if isinstance(questions, list) else ():
+        one = question if isinstance(question, dict) else {"question": str(question)}
+        if str(one.get("question", "")) not in answers:
+            return one
+    return None
+
+
+def _tell(text: str) -> None:
+    """Say something of our own, beside the transcript."""
+    click.echo(click.style(sentence(text), dim=True) if coloured(sys.stderr) else sentence(text), err=True)
