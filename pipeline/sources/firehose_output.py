@@ -18,14 +18,14 @@ from pipeline.core.errors import (
     RequestRefusedError,
 )
 from pipeline.core.source import Source
-from pipeline.core.types import Listen, Secret
+from pipeline.core.types import Duration, Listen, Secret
 from pipeline.kit.backoff import Backoff
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.org_errors import OrgError
 from pipeline.limacharlie.outputs import Output, wire
 
-SETTLE = 60.0
-"""Seconds in which the first connection is expected after registering."""
+PATIENCE = 10
+"""How much longer than `recheck` the waits grow while enabling the Output does not help."""
 WITHDRAW = 5.0
 """Seconds that removing the Outputs may take at the stop."""
 
@@ -51,6 +51,9 @@ class OutputConfig(Section):
     """Whether LimaCharlie uses TLS; needed as well where a balancer ends it."""
     strict_tls: bool | None = None
     """Whether LimaCharlie checks the certificate. Default: unless the certificate is self-made."""
+    recheck: Duration = Field(60.0, gt=0)
+    """How long nobody may be connected until LimaCharlie is asked what is wrong with the Output. One with an error is enabled again by
+    an update. Where that does not help, the waits grow up to ten times as long."""
     on_stop: Literal["keep", "remove"] = "keep"
     """`remove` deletes the Output when this source stops; another replica may still use it."""
     tag: str | None = None
@@ -165,7 +168,8 @@ class Registration:
     async def _keep(self, org: Org, account: LimaCharlie) -> None:
         backoff = Backoff(base=1.0, cap=60.0)
         slow = Backoff(base=60.0, cap=900.0)
-        look = Backoff(base=SETTLE, cap=600.0)
+        settle = self._config.recheck
+        look = Backoff(base=settle, cap=settle * PATIENCE)
         registered = told = renewed = False
         while True:
             try:
@@ -173,11 +177,11 @@ class Registration:
                     await self._register(org, account)
                     registered = True
                     self._works(org)
-                    wait = SETTLE
+                    wait = settle
                 elif self._connections(org.name):
                     look.reset()
                     told = renewed = False
-                    wait = SETTLE
+                    wait = settle
                 else:
                     error = await self._error(org, account)
                     if not told:
@@ -191,12 +195,12 @@ class Registration:
                         )
                     # Without knowing that it is disabled, once has to do: another replica may be served well.
                     if isinstance(error, OrgError) or (error is not None and not renewed):
-                        await account.outputs.put(self._output)
+                        await self._enable(org, account, error)
                         renewed = True
                     if isinstance(error, OrgError):
                         await self._dismiss(org, account)
                     self._works(org)
-                    wait = SETTLE + look.next()
+                    wait = settle + look.next()
                 backoff.reset()
                 slow.reset()
             except PipelineError as error:
@@ -213,9 +217,19 @@ class Registration:
         error = await self._error(org, account)
         # An update enables what LimaCharlie disabled, and it may have where we cannot know.
         if error is not None and not sent:
-            await account.outputs.put(self._output)
+            await self._enable(org, account, error)
         if isinstance(error, OrgError):
             await self._dismiss(org, account)
+
+    async def _enable(self, org: Org, account: LimaCharlie, error: OrgError | PipelineError) -> None:
+        """Update the Output as it is: that enables what LimaCharlie disabled."""
+        await account.outputs.put(self._output)
+        self._source.report.count("output_enabled")
+        if isinstance(error, OrgError):
+            self._source.log.info(
+                "The Output had an error and was enabled again.", org=org.name, output=self._config.name,
+                error=error.text,
+            )  # fmt: skip
 
     async def _error(self, org: Org, account: LimaCharlie) -> OrgError | PipelineError | None:
         """What LimaCharlie says of the Output; or why it may not be asked, which is no reason not to go on."""

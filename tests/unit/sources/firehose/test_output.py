@@ -86,10 +86,9 @@ async def test_a_disabled_output_is_enabled(start, cloud, free_port):
         assert await org.account.errors.of_output("hose") is None
 
 
-async def test_no_connection_is_one_warning(start, cloud, free_port, monkeypatch):
+async def test_no_connection_is_one_warning(start, cloud, free_port):
     """Without a connection for a minute after registering there is one warning, with LimaCharlie's own words."""
-    monkeypatch.setattr(module, "SETTLE", 0.3)
-    nobody = {"name": "hose", "address": "127.0.0.1:1"}
+    nobody = {"name": "hose", "address": "127.0.0.1:1", "recheck": 0.3}
     async with start(orgs=cloud[:1], listen=f"127.0.0.1:{free_port}", output=nobody) as lab:
         await asyncio.sleep(1.5)
         warnings = [entry for entry in lab.log if entry["log_level"] == "warning"]
@@ -165,12 +164,12 @@ async def test_a_strict_output_trusts_a_given_certificate(start, cloud, free_por
         assert lab.outlet.all == []
 
 
-async def test_an_output_that_is_disabled_later_is_enabled_again(start, cloud, turn, free_port, monkeypatch):
+async def test_an_output_that_is_disabled_later_is_enabled_again(start, cloud, turn, free_port):
     """When LimaCharlie disables the Output while we run, an update enables it, and the records go on."""
-    monkeypatch.setattr(module, "SETTLE", 0.1)
     listen = f"127.0.0.1:{free_port}"
-    async with start(orgs=cloud[:1], listen=listen, output=address(free_port)) as lab:
+    async with start(orgs=cloud[:1], listen=listen, output={**address(free_port), "recheck": 0.1}) as lab:
         await lab.outlet.until(EVENTS)
         await turn(cloud[0], "output", name="hose", oid=cloud[0].oid, enabled=False)
         await lab.outlet.until(2 * EVENTS)
         assert "LimaCharlie does not connect to this listener." in [line["event"] for line in lab.log]
+        assert lab.report.counts["output_enabled"] >= 1

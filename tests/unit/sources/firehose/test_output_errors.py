@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import aiohttp
 import pytest
 
 from pipeline.core.component import Org
-from pipeline.sources import firehose_output as module
 from pipeline.sources.firehose import Firehose, FirehoseConfig
 from pipeline.sources.firehose_output import OutputConfig, Registration
 from pipeline.testing import context
@@ -26,8 +26,8 @@ async def org(cloud, turn) -> Org:
     return cloud[0]
 
 
-def section(port: int) -> dict[str, str]:
-    return {"name": "hose", "address": f"127.0.0.1:{port}"}
+def section(port: int, recheck: float = 60.0) -> dict[str, Any]:
+    return {"name": "hose", "address": f"127.0.0.1:{port}", "recheck": recheck}
 
 
 def warnings(lab) -> list[str]:
@@ -61,8 +61,7 @@ async def test_the_documented_permissions_are_enough(start, org, free_port):
 
 async def test_no_connection_is_still_one_warning(start, org, free_port, monkeypatch):
     """Without a connection there is the one warning, which says that the errors cannot be read; the state stays ok."""
-    monkeypatch.setattr(module, "SETTLE", 0.05)
-    async with start(orgs=[org], listen=f"127.0.0.1:{free_port}", output=section(1)) as lab:
+    async with start(orgs=[org], listen=f"127.0.0.1:{free_port}", output=section(1, 0.05)) as lab:
         await until_read(org, 4)
         assert warnings(lab) == [UNREADABLE, NOBODY]
         assert "its errors cannot be read" in next(entry["error"] for entry in lab.log if entry["event"] == NOBODY)
@@ -71,7 +70,6 @@ async def test_no_connection_is_still_one_warning(start, org, free_port, monkeyp
 
 async def test_it_is_updated_once_each_time_that_nobody_connects(org, monkeypatch):
     """Looks without a connection update the Output once, since it may serve another replica; after a connection, once more."""
-    monkeypatch.setattr(module, "SETTLE", 0.02)
     looks = iter((0, 0, 0, 1, 0, 0))
     done = asyncio.Event()
 
@@ -81,7 +79,7 @@ async def test_it_is_updated_once_each_time_that_nobody_connects(org, monkeypatc
             done.set()
         return look or 0
 
-    config = OutputConfig(**section(1))
+    config = OutputConfig(**section(1, 0.02))
     source = Firehose(FirehoseConfig(), context("hose", orgs=[org]))
     registration = Registration(config, config.output("event", tls=None, token=None), source, connections)
     keeping = asyncio.create_task(registration.keep())
@@ -101,8 +99,7 @@ async def test_one_that_may_be_disabled_is_enabled_at_the_start(start, org, turn
 
 async def test_one_that_is_disabled_later_is_enabled_again(start, org, turn, free_port, monkeypatch):
     """When the connections are gone, an update enables the Output, and the records go on."""
-    monkeypatch.setattr(module, "SETTLE", 0.1)
-    async with start(orgs=[org], listen=f"127.0.0.1:{free_port}", output=section(free_port)) as lab:
+    async with start(orgs=[org], listen=f"127.0.0.1:{free_port}", output=section(free_port, 0.1)) as lab:
         await lab.outlet.until(EVENTS)
         await turn(org, "output", name="hose", oid=org.oid, enabled=False)
         await lab.outlet.until(2 * EVENTS)
@@ -129,8 +126,7 @@ async def test_a_refused_dismissal_is_no_failure(start, cloud, turn, free_port, 
 
 async def test_a_key_that_is_revoked_later_is_degraded(start, org, turn, free_port, monkeypatch):
     """A revoked key is no hidden error: without a connection the organization is reported as degraded."""
-    monkeypatch.setattr(module, "SETTLE", 0.05)
-    async with start(orgs=[org], listen=f"127.0.0.1:{free_port}", output=section(1)) as lab:
+    async with start(orgs=[org], listen=f"127.0.0.1:{free_port}", output=section(1, 0.05)) as lab:
         await until_read(org, 2)
         await turn(org, "revoke", oid=org.oid)
         await lab.until(lambda: lab.report.states[-1][0] == "degraded")
