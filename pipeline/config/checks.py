@@ -148,6 +148,7 @@ def check_together(parts: Parts, tree: Tree, registry: Registry) -> Iterator[Con
     yield from _organizations(parts, tree)
     yield from _sizes(parts, tree)
     yield from _dedupe(parts, tree)
+    yield from _backfill(parts, tree)
     if parts.processes > 1:
         yield from _workers(parts, tree, registry)
     yield from _shared_paths(parts, tree)
@@ -227,6 +228,21 @@ def _dedupe(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
             f"Set dedupe.entries to at most {parts.spool.max_size // 4 // DEDUPE_ENTRY // len(asked)},"
             f" or spool.max_size to at least {-(-need * 4 // 2**20)}MiB.",
         )
+
+
+def _backfill(parts: Parts, tree: Tree) -> Iterator[ConfigProblem]:
+    """What is fetched again must be told from what was delivered, also after a crash."""
+    for name, source in parts.sources.items():
+        if getattr(source, "backfill", False) is False:
+            continue
+        path: Path = ("sources", name, "backfill")
+        if isinstance(parts.spool, MemorySpoolConfig):
+            fix = "Set `spool: {type: disk, path: …}`, or remove it."
+            yield _problem(tree, path, "`backfill` needs the disk spool, which knows what was delivered", fix)
+        for other, route in parts.routes.items():
+            if name in route.from_ and route.dedupe is False:
+                what = f"`backfill` needs `dedupe` on the route `{other}`, or records would come twice"
+                yield _problem(tree, path, what, f"Set `routes.{other}.dedupe: true`.")
 
 
 def _workers(parts: Parts, tree: Tree, registry: Registry) -> Iterator[ConfigProblem]:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
 from pipeline.core.batch import Receipt
-from pipeline.core.component import Component
+from pipeline.core.component import Component, Org
 from pipeline.core.config import SourceConfig
+from pipeline.core.errors import RequestRefusedError
 
 SourceConfigT = TypeVar("SourceConfigT", bound=SourceConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A piece of what a source missed."""
+
+    records: Sequence[bytes]
+    progress: str
+    """From where to go on once all pieces up to this one are safe; "" where only from the beginning."""
 
 
 class Outlet(Protocol):
@@ -73,6 +84,14 @@ class Source(Component[SourceConfigT]):
         back-off. A return before `stopping` means that the source is at its end.
         """
         raise NotImplementedError
+
+    def history(self, org: Org, start: float, end: float, progress: str) -> AsyncIterator[Past]:
+        """What an organization's records of an interval (Unix seconds) were, as far as somebody keeps them, through the same filters.
+
+        ``progress``: where an earlier walk came to, or "". Raises a `PipelineError`. Called beside `run`.
+        """
+        del org, start, end, progress
+        raise RequestRefusedError("There is no history of what this source brings.", where=self.id)
 
     async def check(self) -> None:
         """Try what can be tried without taking records (`validate --connect`). Raises a `PipelineError`."""

@@ -19,6 +19,7 @@ from pipeline.core.filter import Filter
 from pipeline.core.sink import Mark, Sink
 from pipeline.core.source import Source
 from pipeline.core.spool import Spool
+from pipeline.engine.backfill import Filler, Filling
 from pipeline.engine.dedupe import Dedupe, Dedupes
 from pipeline.engine.delivery import Committer, SinkRunner
 from pipeline.engine.intake import Intake
@@ -62,9 +63,11 @@ class Plan:
     place: Place = field(default_factory=Place)
     dedupes: Dedupes = field(default_factory=Dedupes)
     watch: Watch = field(init=False)
+    filler: Filler = field(init=False)
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.board.gaps, self.clock, logs.get(component="spool"))
+        self.filler = Filler(self.board.gaps, self.clock, logs.get(component="backfill"))
 
     def readers(self, log: LogId) -> list[Lane]:
         """The lanes that read a log of replayed records."""
@@ -140,6 +143,7 @@ def build(
         if route.on_full == "drop_oldest":
             plan.watch.sheds(read)
     committer.keepers = [plan.dedupes, board.gaps] if spool.durable else []
+    _add_places(plan)
     meters.dedupes = plan.dedupes.routes
     meters.lanes, meters.routes, meters.sinks = plan.lanes, plan.routes, list(runners.values())
     meters.intakes = [(run.source.id, run.intake) for run in plan.sources]
@@ -203,6 +207,16 @@ def _add_source(
         if kind.misses_while_away and (handover is None or handover.leads):
             plan.watch.away.update(names.values())
         plan.sources.append(SourceRun(source, intake, status, group))
+
+
+def _add_places(plan: Plan) -> None:
+    """Say where the records of each log come from that a gap may miss."""
+    for run in plan.sources:
+        names = [name for name, route in plan.config.routes.items() if run.source.id in route.from_]
+        for org in run.orgs:
+            if (log := LogId(run.source.id, org.name)) in plan.watch.away:
+                dedupes = [plan.dedupes.routes.get(name) for name in names]
+                plan.filler.places[log] = Filling(run.source, org, run.intake, dedupes)
 
 
 def _filter(plan: Plan, registry: Registry, name: str, settings: FilterConfig) -> Filter[Any]:

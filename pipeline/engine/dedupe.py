@@ -109,7 +109,7 @@ class Dedupe:
             _keep(step, [index for index, offset in enumerate(offsets) if offset not in copies], offsets)
 
     def knows(self, batch: Batch, raws: Sequence[bytes]) -> list[bool]:
-        """Whether the ids of these records are claimed by any place."""
+        """Whether the ids of these records, which are not in the log yet, are claimed by any place."""
         return [key in self._places for key in keys(batch, raws)]
 
     def take(self) -> dict[Key, bytes | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -51,6 +51,8 @@ class Gap:
     """Those that were put into the spool."""
     text: str = ""
     """Why it could not be filled."""
+    counted: list[int] = field(default_factory=lambda: [0, 0, 0])
+    """The three counts where ``progress`` is, from which a try that goes on counts."""
 
     @property
     def log(self) -> LogId:

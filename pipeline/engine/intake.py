@@ -75,8 +75,8 @@ class Intake:
             try:
                 await self._spool.append(batch)
             except asyncio.CancelledError:
-                # The stop timeout is over: what found no place in the spool is at least kept and counted.
-                for rest, _ in runs[number + (batch.first >= 0) :]:
+                # The stop timeout is over: what found no place in the spool is at least kept and counted; a back-fill is made again.
+                for rest, _ in runs[number + (batch.first >= 0) :] if origin == "live" else ():
                     self._letters.put(rest, SHUTDOWN, log.org, stream, whole=True)
                 raise
             finally:

@@ -137,6 +137,8 @@ class Runner:
             helpers += [
                 background.create_task(runner.open(self._marks.get(runner.id, {}))) for runner in plan.sinks.values()
             ]
+            if plan.spool.durable:
+                helpers.append(background.create_task(plan.filler.run(plan.stopping)))
             async with asyncio.TaskGroup() as lanes:
                 self._lane_tasks = {lane: lanes.create_task(self._lane(lane)) for lane in plan.lanes}
                 async with asyncio.TaskGroup() as sources:

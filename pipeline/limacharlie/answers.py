@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import orjson
 
 from pipeline.core.errors import UnavailableError, UsageError
@@ -22,6 +23,7 @@ FIRST = "-"
 """The cursor of a first page."""
 
 Doc = dict[str, Any]
+_raws: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def table(answer: Any, where: str) -> Doc:
@@ -88,6 +90,19 @@ async def unpack(value: Any, where: str) -> list[Any]:
     return value
 
 
+async def unpack_raw(value: Any, where: str) -> list[bytes]:
+    """The objects of the list that an answer holds, each as the bytes that LimaCharlie wrote. Raises `UnavailableError`."""
+    if isinstance(value, str) and value:
+        data = await gunzip(value, where)
+        try:
+            found = [bytes(entry) for entry in _raws(data)]
+        except (ValueError, msgspec.MsgspecError):
+            raise UnavailableError("LimaCharlie's page is not the list that it should be.", where=where) from None
+        # A record is one line; the rare page that was written with spaces is written anew.
+        return [orjson.dumps(orjson.loads(raw)) if b"\n" in raw else raw for raw in found if raw.startswith(b"{")]
+    return [orjson.dumps(entry) for entry in await unpack(value, where) if isinstance(entry, dict)]
+
+
 async def gunzip(value: str, where: str) -> bytes:
     """The bytes of base64 of gzip. Raises `UnavailableError` where it is damaged, or larger than `MAX_UNPACKED`."""
     try:
@@ -112,6 +127,21 @@ async def gzip(data: bytes) -> str:
 def _gzip(data: bytes) -> str:
     encoder = zlib.compressobj(6, wbits=31)
     return base64.b64encode(encoder.compress(data) + encoder.flush()).decode()
+
+
+async def raw_pages(
+    fetch: Callable[[str], Awaitable[Any]], key: str, where: str, *, cursor: str = FIRST
+) -> AsyncIterator[list[bytes]]:
+    """Walk through pages like `pages`, and yield each as its records' bytes."""
+    while True:
+        answer = table(await fetch(cursor), where)
+        yield await unpack_raw(answer.get(key), where)
+        following = text(answer, "next_cursor")
+        if not following:
+            return
+        if following == cursor:
+            raise UnavailableError("LimaCharlie's pages do not lead on: the same cursor came twice.", where=where)
+        cursor = following
 
 
 async def pages(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from pipeline.limacharlie.answers import Doc, flag, pages, segment, sensor_id, table
+from pipeline.limacharlie.answers import Doc, flag, pages, raw_pages, segment, sensor_id, table
 from pipeline.limacharlie.times import Period, When
 from pipeline.limacharlie.transport import Transport
 
@@ -63,6 +63,29 @@ class History:
         if sid:
             options["sid"] = sensor_id(sid)
         return self._walk(f"{self._path}/audit", "events", start, end, options, limit)
+
+    def raw_events(
+        self, sid: str, start: When, end: When, *, event_type: str | None = None
+    ) -> AsyncIterator[list[bytes]]:
+        """A sensor's events, page by page, as they are kept: the bytes of each."""
+        options = {"is_forward": flag(value=True)} | ({"event_type": event_type} if event_type else {})
+        return self._raw(f"{self._path}/{sensor_id(sid)}", "events", start, end, options)
+
+    def raw_detections(self, start: When, end: When, *, category: str | None = None) -> AsyncIterator[list[bytes]]:
+        """Detections, page by page, as they are kept."""
+        return self._raw(f"{self._path}/detections", "detects", start, end, {"cat": category} if category else {})
+
+    def raw_audit(self, start: When, end: When) -> AsyncIterator[list[bytes]]:
+        """The audit trail, page by page, as it is kept."""
+        return self._raw(f"{self._path}/audit", "events", start, end, {})
+
+    def _raw(self, path: str, key: str, start: When, end: When, options: dict[str, str]) -> AsyncIterator[list[bytes]]:
+        query = {**Period.of(start, end, self._transport.clock.now()).query(), "is_compressed": "true", **options}
+
+        async def fetch(cursor: str) -> Any:
+            return await self._transport.request("GET", path, query=query | {"cursor": cursor})
+
+        return raw_pages(fetch, key, path)
 
     def _walk(
         self, path: str, key: str, start: When, end: When, options: dict[str, str], limit: int | None

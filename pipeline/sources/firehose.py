@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
-from pipeline.core.component import Context
+from pipeline.core.component import Context, Org
 from pipeline.core.config import Field, SourceConfig, Tls
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, RequestRefusedError
 from pipeline.core.handover import Handover, Presence
-from pipeline.core.source import Outlet, Source
+from pipeline.core.source import Outlet, Past, Source
 from pipeline.core.types import Duration, Listen, Secret, Size
 from pipeline.kit.certificates import CertificateFiles, self_signed_context
 from pipeline.kit.framing import Framer
 from pipeline.kit.listener import BACKLOG, bind
 from pipeline.kit.tls_server import Buffers, End
+from pipeline.limacharlie.backfill import Backfill, Selection, check_backfill, fetch
 from pipeline.sources.firehose_budget import Budget
 from pipeline.sources.firehose_connection import Admission, Connection
 from pipeline.sources.firehose_output import OutputConfig, Registration
@@ -65,6 +66,22 @@ class FirehoseConfig(SourceConfig):
     """How long TLS may take to agree."""
     max_unparsed: Size = Field(32 << 20, gt=0)
     """Bytes that all connections together may hold before the spool has them; over it they take turns."""
+    backfill: Backfill = False
+    """Fetch what was missed from LimaCharlie's history, each gap `delay` (5m) after its end, with a `margin` (60s) on both sides.
+    Needs `output`, `dedupe` on the routes of this source, and a disk spool; of events, detections and the audit trail."""
+
+    @field_validator("backfill")
+    @classmethod
+    def _kept(cls, backfill: Backfill, info: ValidationInfo) -> Backfill:
+        output = info.data.get("output")
+        if backfill is not False and output is None:
+            raise ValueError("without `output` nothing says which records LimaCharlie would have sent")
+        return check_backfill(
+            backfill,
+            stream=info.data.get("stream", "event"),
+            text=info.data.get("format") == "text",
+            options=output.options if output is not None else {},
+        )
 
     @field_validator("tls", mode="before")
     @classmethod
@@ -111,7 +128,7 @@ class Firehose(Source[FirehoseConfig]):
 
     @classmethod
     def needs_account(cls, config: FirehoseConfig) -> bool:
-        return config.output is not None
+        return config.output is not None  # which `backfill` needs as well
 
     @classmethod
     def share(cls, config: FirehoseConfig, workers: int) -> FirehoseConfig:
@@ -146,6 +163,22 @@ class Firehose(Source[FirehoseConfig]):
                 await self._listen(self._group, outlet)
         finally:
             self._group = None
+
+    def history(self, org: Org, start: float, end: float, progress: str) -> AsyncIterator[Past]:
+        output = self.config.output
+        if output is None or org.account is None:
+            raise RequestRefusedError(
+                "Without `output` nothing says which records LimaCharlie would have sent.", where=f"sources.{self.id}"
+            )
+        selection = Selection(
+            self.config.stream,
+            tag=output.tag,
+            cat=output.cat,
+            sid=output.sid,
+            inv_id=output.inv_id,
+            options=output.options,
+        )
+        return fetch(org.account, selection, start, end, progress)
 
     async def check(self) -> None:
         """Load the certificate, and look for what registering the Output needs. Raises a `PipelineError`; binds nothing."""

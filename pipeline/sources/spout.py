@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import ClassVar, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
-from pipeline.core.component import Context
+from pipeline.core.component import Context, Org
 from pipeline.core.config import Field, Section, SourceConfig
 from pipeline.core.errors import (
     AuthenticationError,
@@ -18,9 +19,10 @@ from pipeline.core.errors import (
     TemporaryError,
     UnavailableError,
 )
-from pipeline.core.source import Outlet, Source
+from pipeline.core.source import Outlet, Past, Source
 from pipeline.core.types import Duration
 from pipeline.kit.backoff import Backoff
+from pipeline.limacharlie.backfill import Backfill, Selection, check_backfill, fetch
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.credentials import STREAM_PERMISSIONS
 from pipeline.limacharlie.feed import CAUSE, Feed, Subscription
@@ -82,6 +84,20 @@ class SpoutConfig(SourceConfig):
     """A connection without a byte for this long is dead: two keep-alives and one second."""
     reconnect: ReconnectConfig = ReconnectConfig()
     """Waits between connections."""
+    backfill: Backfill = False
+    """Fetch what was missed from LimaCharlie's history, each gap `delay` (5m) after its end, with a `margin` (60s) on both sides.
+    Needs `dedupe` on the routes of this source, and a disk spool; of events, detections and the audit trail."""
+
+    @field_validator("backfill")
+    @classmethod
+    def _kept(cls, backfill: Backfill, info: ValidationInfo) -> Backfill:
+        known = info.data
+        return check_backfill(
+            backfill,
+            stream=known.get("stream", "event"),
+            text=known.get("format") == "text",
+            options=known.get("options", {}),
+        )
 
     @field_validator("options")
     @classmethod
@@ -141,6 +157,14 @@ class Spout(Source[SpoutConfig]):
             self.log.warning(
                 "The stream is not a known one; LimaCharlie decides.", stream=self.config.stream, known=STREAMS
             )
+
+    def history(self, org: Org, start: float, end: float, progress: str) -> AsyncIterator[Past]:
+        del org  # there is one
+        config = self.config
+        selection = Selection(
+            config.stream, tag=config.tag, cat=config.cat, sid=config.sid, inv_id=config.inv_id, options=config.options
+        )
+        return fetch(self._account(), selection, start, end, progress)
 
     async def check(self) -> None:
         """Get a token and look for a permission on Outputs. Raises a `PipelineError`."""

@@ -205,3 +205,47 @@ def test_same_oid_twice(refuse: Refuse) -> None:
     oid = "8cbe27f4-bfa1-4afb-ba19-138cd51389cd"
     (problem,) = refuse(VALID + f"orgs: {{a: {{oid: {oid}}}, b: {{oid: {oid}}}}}")
     assert "orgs.b.oid: `a` has the same oid" in problem
+
+
+SPOUT = """
+limacharlie: {oid: 8cbe27f4-bfa1-4afb-ba19-138cd51389cd}
+sources: {tap: {type: spout, BACKFILL}}
+sinks: {out: {type: stdout}}
+routes: {all: {from: tap, to: out, dedupe: DEDUPE}}
+spool: {SPOOL}
+"""
+
+
+@pytest.mark.parametrize(
+    ("backfill", "dedupe", "spool", "expected"),
+    [
+        ("backfill: true", "true", "type: memory", ["sources.tap.backfill: `backfill` needs the disk spool"]),
+        (
+            "backfill: {delay: 1m}",
+            "false",
+            "type: disk, path: /s",
+            ["sources.tap.backfill: `backfill` needs `dedupe` on"],
+        ),
+        (
+            "backfill: true, stream: billing",
+            "true",
+            "type: disk, path: /s",
+            ["sources.tap.backfill: LimaCharlie keeps no"],
+        ),
+        (
+            "options: {is_flat: true}, backfill: true",
+            "true",
+            "type: disk, path: /s",
+            ["sources.tap.backfill: the history"],
+        ),
+        ("backfill: {delai: 1m}", "true", "type: disk, path: /s", ["sources.tap.backfill.delai: this key is unknown"]),
+    ],
+)
+def test_backfill_says_what_it_needs(
+    refuse: Refuse, backfill: str, dedupe: str, spool: str, expected: list[str]
+) -> None:
+    """Without a spool that knows what was delivered, or of records that no history has, `backfill` is a mistake with its place."""
+    problems = refuse(SPOUT.replace("BACKFILL", backfill).replace("DEDUPE", dedupe).replace("SPOOL", spool))
+    assert [
+        problem.split(" ", 1)[1][: len(start)] for problem, start in zip(problems, expected, strict=True)
+    ] == expected

@@ -51,7 +51,7 @@ def test_unknown_type() -> None:
     """An unknown type gets a guess and the list."""
     with pytest.raises(ConfigError) as caught:
         Registry(installed=False).component("sources", "fierhose")
-    assert caught.value.fix == "Did you mean firehose? There are: file, firehose, spout, stdin."
+    assert caught.value.fix == "Did you mean firehose? There are: ai_session, file, firehose, spout, stdin."
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""What was missed while the process was dead is fetched, and everything is in the files once."""
+
+import json
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+
+STREAMS = {"hose": "event", "events": "event", "detections": "detect", "trail": "audit"}
+"""Source -> stream; `hose` is a firehose, the others are spouts."""
+
+
+def config(cloud, folder, port, *, backfill=True):
+    ready = cloud.ready
+    window = {"delay": "2s", "margin": "2s"}
+    sources = {
+        name: {"type": "spout", "stream": stream, "reconnect": {"base": "100ms", "cap": "500ms"}}
+        for name, stream in STREAMS.items()
+        if name != "hose"
+    }
+    address = f"127.0.0.1:{port}"
+    sources["hose"] = {"type": "firehose", "listen": address, "output": {"name": "e2e", "address": address}}
+    for source in sources.values():
+        source["backfill"] = window if backfill else False
+    return {
+        "limacharlie": {"url": ready["url"], "oid": ready["oid"], "api_key": ready["api_key"]},
+        "sources": sources,
+        "sinks": {
+            name: {"type": "file", "path": f"{folder}/{name}/all.jsonl", "batch": {"max_wait": "100ms"}}
+            for name in STREAMS
+        },
+        "routes": {f"to-{name}": {"from": name, "to": name, "dedupe": True} for name in STREAMS},
+        "spool": {"type": "disk", "path": f"{folder}/spool", "max_size": "1GiB"},
+    }
+
+
+def gaps(folder, command):
+    done = subprocess.run([*command, "gaps", f"{folder}/spool", "--json"], capture_output=True, check=True, timeout=30)
+    return json.loads(done.stdout)
+
+
+def received(process, least):
+    for name in STREAMS:
+        process.wait_metric("pipeline_source_received_records_total", least, timeout=40, source=name)
+
+
+def killed_and_filled(cloud, start, settings, folder, until, command, *, before, down):
+    """Kill the pipeline, start it again after ``down`` seconds, and return its gaps once they are filled."""
+    process = start(settings)
+    received(process, before)
+    process.process.kill()
+    process.process.wait()
+    process.stop()
+    time.sleep(down)  # the outage itself
+    process = start(settings)
+    received(process, before)
+
+    def filled():
+        found = [gap for gap in gaps(folder, command) if gap["reason"] == "restart"]
+        return len(found) == len(STREAMS) and all(gap["state"] == "filled" for gap in found)
+
+    until(filled, "the gaps are filled", 60 + 2 * down, process.process)
+    assert process.metric("pipeline_conservation_error_records") == 0
+    assert process.stop() == 0
+    return gaps(folder, command)
+
+
+def compare(cloud, folder):
+    """Source -> (generated since the first receipt, delivered twice or more, missing, invented)."""
+    found = {}
+    for name, stream in STREAMS.items():
+        generated = (cloud.ledger / f"generated-{stream}.jsonl").read_bytes().splitlines()
+        places = {line: number for number, line in enumerate(generated)}
+        assert len(places) == len(generated)
+        delivered = (folder / name / "all.jsonl").read_bytes().splitlines()
+        times = Counter(delivered)
+        invented = sum(line not in places for line in times)
+        first = places[delivered[0]]
+        last = max(places.get(line, 0) for line in times)
+        since = generated[first : last + 1]
+        found[name] = (
+            len(since),
+            sum(count > 1 for count in times.values()),
+            sum(line not in times for line in since),
+            invented,
+        )
+    return found
+
+
+@pytest.mark.timeout(180)
+def test_what_a_killed_process_missed_is_delivered_once(emulator, pipeline, tmp_path, free_port, until, lc_pipeline):
+    """After kill -9 under load and a restart, files hold all that was generated since the first receipt, each record once."""
+    cloud = emulator("--rate", "50", "--keepalive", "1")
+    settings = config(cloud, tmp_path / "data", free_port())
+    found = killed_and_filled(cloud, pipeline, settings, tmp_path / "data", until, lc_pipeline, before=150, down=3)
+    for gap in found:
+        if gap["reason"] == "restart":
+            assert gap["added"] >= 100, gap
+            assert gap["known"] > 0, gap
+    for name, (generated, twice, missing, invented) in compare(cloud, tmp_path / "data").items():
+        assert generated > 400, name
+        assert (twice, missing, invented) == (0, 0, 0), name
