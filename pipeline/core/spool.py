@@ -83,6 +83,8 @@ class Spool(Protocol):
     """Seconds between commits; 0 means that a commit costs nothing and is made at once."""
     durable: bool
     """Whether accepted records survive a crash of the process."""
+    max_batch: int
+    """Bytes of records that a batch may have, unless it is one record: what is larger might never find room."""
 
     async def open(self, logs: Sequence[LogId]) -> Restored:
         """Make or open these logs and return what is known of lanes and sinks."""

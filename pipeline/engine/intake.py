@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from pipeline.core.batch import MAX_BYTES, MAX_RECORDS, Batch, LogId, Origin, Receipt
+from pipeline.core.batch import MAX_RECORDS, Batch, LogId, Origin, Receipt
 from pipeline.core.clock import Clock
 from pipeline.core.config import SourceConfig
 from pipeline.core.errors import PipelineError
@@ -67,7 +67,7 @@ class Intake:
             return receipt
         now = self._clock.now()
         end = 0
-        runs = _cut(good)
+        runs = _cut(good, self._spool.max_batch)
         for number, (records, size) in enumerate(runs):
             batch = Batch(records, log, stream, now, origin, size)
             self._waiting += 1
@@ -139,15 +139,15 @@ def fault(raw: bytes, config: SourceConfig) -> str:
     return ""
 
 
-def _cut(records: Sequence[bytes]) -> list[tuple[Sequence[bytes], int]]:
-    """Cut into runs that fit a batch, with their bytes. Copies the list, which stays the caller's to change."""
+def _cut(records: Sequence[bytes], max_bytes: int) -> list[tuple[Sequence[bytes], int]]:
+    """Cut into runs that fit a batch of so many bytes, with their bytes. Copies the list, which stays the caller's to change."""
     total = sum(map(len, records))
-    if len(records) <= MAX_RECORDS and total <= MAX_BYTES:
+    if len(records) <= MAX_RECORDS and total <= max_bytes:
         return [(tuple(records), total)]
     runs: list[tuple[Sequence[bytes], int]] = []
     start = size = 0
     for index, record in enumerate(records):
-        if index > start and (index - start >= MAX_RECORDS or size + len(record) > MAX_BYTES):
+        if index > start and (index - start >= MAX_RECORDS or size + len(record) > max_bytes):
             runs.append((records[start:index], size))
             start, size = index, 0
         size += len(record)

@@ -260,6 +260,7 @@ class SourceLetters:
         self._pending_size = 0
         self._more = asyncio.Event()
         self._written = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
         self._log = logs.get(component=source)
 
     @property
@@ -304,11 +305,20 @@ class SourceLetters:
         """Write what `put` left, until cancelled."""
         while True:
             await self._more.wait()
+            self._more.clear()
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is pending. A disk that refuses costs the letters, not the counts."""
-        self._more.clear()
+        """Write what is pending; a caller that is cancelled leaves the writing under way.
+
+        A disk that refuses costs the letters, not the counts.
+        """
+        while self._writing is not None or self._pending:
+            if self._writing is None:
+                self._writing = asyncio.create_task(self._flush())
+            await asyncio.shield(self._writing)
+
+    async def _flush(self) -> None:
         lines, self._pending, self._pending_size = self._pending, [], 0
         try:
             if lines:
@@ -316,6 +326,7 @@ class SourceLetters:
         except OSError as error:
             self._lose(len(lines), f"they cannot be written: {error.strerror}")
         finally:
+            self._writing = None
             self._written.set()
 
     def _write(self, lines: list[bytes]) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import orjson
 
-from pipeline.core.batch import Batch, LogId
+from pipeline.core.batch import MAX_BYTES, Batch, LogId
 from pipeline.core.config import Field, Section
 from pipeline.core.errors import UnavailableError, UsageError
 from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Positions, Restored
@@ -64,6 +64,7 @@ class DiskSpool:
 
     def __init__(self, config: DiskSpoolConfig) -> None:
         self.config = config
+        self.max_batch = min(MAX_BYTES, config.max_size // 4)
         self.state_lost = False
         """Whether positions were lost, so that every lane must begin at the oldest record kept."""
         self._folder = SpoolFolder(config.path)

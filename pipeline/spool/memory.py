@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pipeline.core.batch import Batch, LogId
+from pipeline.core.batch import MAX_BYTES, Batch, LogId
 from pipeline.core.config import Field, Section
 from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Positions, Restored
 from pipeline.core.types import Size
@@ -62,6 +62,7 @@ class MemorySpool:
 
     def __init__(self, config: MemorySpoolConfig) -> None:
         self.config = config
+        self.max_batch = min(MAX_BYTES, config.max_size // 4)
         self._logs: dict[LogId, _Log] = {}
         self._common = config.max_size // 2
         self._common_used = 0

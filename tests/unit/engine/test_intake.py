@@ -11,6 +11,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.engine.intake import Intake
 from pipeline.engine.letters import DeadLetters
 from pipeline.kit.clock import SystemClock
+from pipeline.spool.disk import DiskSpool, DiskSpoolConfig
 from pipeline.spool.memory import MemorySpool, MemorySpoolConfig
 
 TAP = LogId("tap")
@@ -133,6 +134,34 @@ async def test_cut_by_size(make):
     for batch in spool.batches:
         assert batch.size == sum(map(len, batch.records))
         assert batch.size <= MAX_BYTES or len(batch.records) == 1
+
+
+@pytest.mark.parametrize("organizations", [1, 2, 40])
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+async def test_every_batch_finds_room_in_a_small_spool(make, tmp_path, kind, organizations):
+    """However much comes at once, it is cut so that each batch has room in its log, which is a part of the spool."""
+    logs = {str(number): LogId("tap", str(number)) for number in range(organizations)}
+    spool = MemorySpool(MemorySpoolConfig(max_size=1 << 20))
+    if kind == "disk":
+        spool = DiskSpool(DiskSpoolConfig(type="disk", path=tmp_path / "spool", max_size=1 << 20))
+    intake, _ = await make(logs, spool, max_record=1 << 18)
+    lane = Stalled()
+    lane.logs = list(logs.values())
+    lane.cursor = lambda log: spool.stats()[log].end
+    spool.attach([lane])
+    records = [b"{" + b"x" * 3000 + b"}"] * MAX_RECORDS
+
+    async def settle():
+        done = dict.fromkeys(logs.values(), 0)
+        while sum(done.values()) < len(records) * 2:
+            for log, stats in spool.stats().items():
+                done[log] = stats.end
+            await spool.commit({(lane.id, log): end for log, end in done.items()}, {})
+            await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(15):
+        await asyncio.gather(intake.send(records, org="0"), intake.send(records, org="0"), settle())
+    await spool.close()
 
 
 async def test_the_list_stays_the_callers(make):

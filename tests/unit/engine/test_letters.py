@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -199,3 +201,23 @@ async def test_refused_records_are_written_in_the_background(box, tmp_path):
         while not lines_of(tmp_path):
             await asyncio.sleep(0.005)
     task.cancel()
+
+
+async def test_a_writer_that_is_cancelled_loses_no_letters(box, tmp_path):
+    """A stop that cancels the writing before its thread had a turn costs no letter."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    go_on = threading.Event()
+    busy = loop.run_in_executor(None, go_on.wait)
+    letters = box()
+    source = letters.source("tap")
+    task = asyncio.create_task(source.run())
+    source.put([b"given up"], "shutdown", "", "event", whole=True)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    go_on.set()
+    await busy
+    await letters.close()
+    assert [letter["payload"] for letter in lines_of(tmp_path)] == ["given up"]

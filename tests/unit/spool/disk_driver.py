@@ -1,8 +1,9 @@
 """Drives a disk spool in tests: lanes that are moved by hand, and a look at the files."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.core.batch import Batch, LogId
@@ -115,3 +116,48 @@ def segments(path: Path, log: str = "a") -> list[Path]:
 def findings(path: Path) -> list[tuple[str, int, bool]]:
     """What `verify` says of all logs."""
     return [(one.text, one.lost, one.harmless) for log in survey(path).logs.values() for one in verify(log)]
+
+
+@dataclass
+class Promises:
+    """What `disk_victim.py` was promised until its end."""
+
+    accepted: int = 0
+    """Where the log ended at the latest append that returned."""
+    committing: int = 0
+    committed: int = 0
+    skipped: set[int] = field(default_factory=set)
+
+    def hear(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            word, *numbers = line.split()
+            if word == "skipped":
+                self.skipped.update(range(int(numbers[0]), int(numbers[1])))
+            else:
+                setattr(self, word, int(numbers[0]))
+
+    async def check(self, path: Path, *, durable: bool = True) -> None:
+        """The spool is whole, no position is ahead of what was committed, all that was accepted (if ``durable``) is there."""
+        assert [text for text, _, harmless in findings(path) if not harmless] == []
+        spool = DiskSpool(config(path, 1 << 20))
+        restored = await spool.open([A])
+        await spool.close()
+        position = restored.positions.get(("r/s", A), 0)
+        assert self.committed <= position <= max(self.committed, self.committing)
+        assert restored.marks.get("s", {"at": 0})["at"] == position
+
+        lane = FakeLane()
+        async with spooling(path, lane, max_size=1 << 20) as spool:
+            end = spool.stats()[A].end
+            found = await lane.drain(spool)
+        assert position <= end <= self.accepted + 8
+        if durable:
+            assert end >= self.accepted
+        missing = set(range(position, end)) - {number for number, _ in found}
+        assert missing <= self.skipped
+        assert found == [
+            (number, raw)
+            for number, raw in enumerate(records(end - position, position, 2000), position)
+            if number not in missing
+        ]
+        assert findings(path) == []

@@ -1,4 +1,4 @@
-"""A process that appends, reads and commits until it kills itself at a given point: ``FOLDER SYNC POINT MOMENT NUMBER ON_FULL``.
+"""Appends, reads and commits until it kills itself at a given point: ``FOLDER SYNC POINT MOMENT NUMBER ON_FULL TURNS``.
 
 It tells on stdout what it was promised: ``accepted END``, ``committing POSITION``, ``committed POSITION``, ``skipped START END``.
 """
@@ -74,7 +74,7 @@ def tell(*words: object) -> None:
 
 
 async def main() -> None:
-    path, sync, point, moment, number, on_full = sys.argv[1:]
+    path, sync, point, moment, number, on_full, *turns = sys.argv[1:]
     logs.configure("error")
     lane = disk_driver.FakeLane(on_full=on_full)
     name = LogId("a")
@@ -87,7 +87,7 @@ async def main() -> None:
     async with disk_driver.spooling(Path(path), lane, max_size=1 << 20, sync=sync) as spool:
         arm(point, moment, int(number))
         rng = random.Random(int(number))
-        for turn in range(400):
+        for turn in range(int(turns[0]) if turns else 400):
             await spool.append(disk_driver.batch(8, spool.stats()[name].end, 2000))
             tell("accepted", spool.stats()[name].end)
             if on_full == "block" or turn < 10:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.spool.disk import DiskSpool
-
-from .disk_driver import A, FakeLane, config, findings, records, spooling
+from .disk_driver import Promises
 
 VICTIM = Path(__file__).with_name("disk_victim.py")
 POINTS = [
@@ -33,37 +31,6 @@ async def test_a_kill_loses_nothing(tmp_path: Path, point: str, moment: str, num
     arguments = [str(tmp_path), sync, point, moment, str(number), on_full]
     ended = subprocess.run([sys.executable, str(VICTIM), *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    accepted = committing = committed = 0
-    skipped: set[int] = set()
-    for line in ended.stdout.splitlines():
-        word, *numbers = line.split()
-        if word == "accepted":
-            accepted = int(numbers[0])
-        elif word == "committing":
-            committing = int(numbers[0])
-        elif word == "committed":
-            committed = int(numbers[0])
-        else:
-            skipped.update(range(int(numbers[0]), int(numbers[1])))
-
-    assert [text for text, _, harmless in findings(tmp_path) if not harmless] == []
-    spool = DiskSpool(config(tmp_path, 1 << 20))
-    restored = await spool.open([A])
-    await spool.close()
-    position = restored.positions["r/s", A]
-    assert committed <= position <= max(committed, committing)
-    assert restored.marks.get("s", {"at": 0})["at"] == position
-
-    lane = FakeLane()
-    async with spooling(tmp_path, lane, max_size=1 << 20) as spool:
-        end = spool.stats()[A].end
-        found = await lane.drain(spool)
-    assert accepted <= end <= accepted + 8
-    missing = set(range(position, end)) - {number for number, _ in found}
-    assert missing <= skipped
-    assert found == [
-        (number, raw)
-        for number, raw in enumerate(records(end, size=2000))
-        if number >= position and number not in missing
-    ]
-    assert findings(tmp_path) == []
+    promises = Promises()
+    promises.hear(ended.stdout.splitlines())
+    await promises.check(tmp_path)
