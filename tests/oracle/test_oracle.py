@@ -1,0 +1,27 @@
+"""A part of the oracle for every run of the tests; `oracle.py` takes a count for longer ones."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROUNDS = os.environ.get("LC_PIPELINE_ORACLE_ROUNDS", "100" if os.environ.get("CI") else "10")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_oracle(kafka_broker, tmp_path):
+    """Whatever is done to a pipeline, what was accepted arrives, once in files, and nothing else does."""
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("oracle.py")),
+        "--rounds",
+        ROUNDS,
+        "--folder",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert f"{ROUNDS} rounds in" in done.stdout
