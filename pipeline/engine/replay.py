@@ -20,6 +20,8 @@ from pipeline.engine.supply_letters import Letters
 
 WINDOW = 4 << 20
 """Bytes of a replay that wait in the spool at most: others need it more."""
+PATIENCE = 1.0
+"""Seconds after which a replay that waits for lanes looks what they are busy with."""
 _OUTCOMES = ("delivered", "filtered", "rejected", "discarded")
 
 
@@ -117,7 +119,6 @@ class Replayer:
                 if self._plan.spool.durable and not request.dry_run:
                     await supply.settle(self._barrier, final=True)
                 while self._waiting:
-                    report.waits_for = self._busy(self._waiting[0][1])
                     await self._settle_oldest(supply, report)
                 report.complete = True
             finally:
@@ -137,9 +138,7 @@ class Replayer:
     ) -> None:
         size = sum(len(piece.raw) for piece in pieces)
         while self._waiting and sum(entry[0] for entry in self._waiting) + size > self._window:
-            report.waits_for = self._busy(self._waiting[0][1])
             await self._settle_oldest(supply, report)
-            report.waits_for = []
         for log in {piece.log: None for piece in pieces}:
             await self._prepare(log, before)
         spool = self._plan.spool
@@ -166,8 +165,16 @@ class Replayer:
 
     async def _settle_oldest(self, supply: Supply, report: Report) -> None:
         _, places, pieces = self._waiting[0]
-        for log, end in places:
-            await self._plan.spool.settled(log, end)
+        report.waits_for = self._busy(places)
+        settling = asyncio.gather(*(self._plan.spool.settled(log, end) for log, end in places))
+        try:
+            while not (await asyncio.wait({settling}, timeout=PATIENCE))[0]:
+                report.waits_for = self._busy(places)
+                # The lane may wait for just the room that the letters take which are safe by now.
+                await supply.settle(self._barrier)
+        finally:
+            settling.cancel()
+        report.waits_for = []
         self._waiting.popleft()
         if not self._plan.spool.durable:
             self._done(pieces, report)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -145,6 +146,34 @@ def test_a_kill_after_acceptance_loses_nothing(scene, until):
     assert again.metric("pipeline_conservation_error_records") == 0
     assert again.stop() == 0
     assert set(scene.cloud.sent("spout", "event")[:EVENTS]) <= set(scene.stored())
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_replay_that_is_broken_off_can_be_repeated(scene, until, number):
+    """After a stop in the middle what was accepted has left the dead letter, and each record is stored once in the end.
+
+    After kill -9 some may be there twice, and none is lost.
+    """
+    assert scene.refused().stop() == 0
+    scene.unblock()
+    process = scene.run(filters=DROP_ALL)
+    client = scene.start_replay("letters", str(scene.path), "all/lake", "--rate", "100", "--json")
+    process.wait_metric("pipeline_replay_records_total", 50, sink="lake", outcome="delivered")
+    process.process.send_signal(number)
+    out, err = client.communicate(timeout=30)
+    assert client.returncode == 1
+    process.process.wait(30)
+    left = len(scene.letter_lines())
+    if number == signal.SIGTERM:
+        report = json.loads(out)
+        assert (report["complete"], report["accepted"], EVENTS - left) == (False, EVENTS - left, report["accepted"])
+    else:
+        assert b"ended during the replay" in err
+    assert scene.replay("letters", "all/lake")["accepted"] == left
+    sent = scene.cloud.sent("spout", "event")[:EVENTS]
+    stored = scene.stored()
+    assert sorted(stored) == sorted(sent) if number == signal.SIGTERM else set(stored) == set(sent)
 
 
 @pytest.mark.timeout(90)

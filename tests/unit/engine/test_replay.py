@@ -8,7 +8,20 @@ from typing import Any, Self
 
 import pytest
 
-from pipeline import Event, Filter, FilterConfig, LogId, Org, Partial, Rejected, Sink, SinkConfig, Source, SourceConfig
+from pipeline import (
+    Batch,
+    Event,
+    Filter,
+    FilterConfig,
+    LogId,
+    Org,
+    Partial,
+    Rejected,
+    Sink,
+    SinkConfig,
+    Source,
+    SourceConfig,
+)
 from pipeline.config.model import Config
 from pipeline.config.registry import Registry
 from pipeline.core.errors import NotFoundError, UsageError
@@ -71,7 +84,7 @@ class Toys(Registry):
 class Scene:
     """A running plan: ``tap`` through ``all`` (which marks) into ``one`` and ``two``, and through ``plain`` into ``two``."""
 
-    def __init__(self, folder: Path, spool: str = "memory", **source: Any) -> None:
+    def __init__(self, folder: Path, spool: str = "memory", letters: str = "1GiB", **source: Any) -> None:
         sink = {"type": "keep", "batch": {"max_wait": 0}}
         toys = Toys()
         config = Config.model_validate(
@@ -83,7 +96,7 @@ class Scene:
                     "plain": {"from": "tap", "to": "two"},
                 },
                 "spool": {"type": "memory"} if spool == "memory" else {"type": "disk", "path": str(folder / "spool")},
-                "dead_letter": {"path": str(folder / "letters")},
+                "dead_letter": {"path": str(folder / "letters"), "max_size": letters},
             },
             context={"registry": toys},
         )
@@ -274,3 +287,25 @@ async def test_files_of_letters_are_no_records(tmp_path):
         supply = request.supply(scene.plan)
         with pytest.raises(UsageError, match="dead letters"):
             await scene.replayer.run(request, Report(supply.unit, supply.total), supply)
+
+
+async def test_a_lane_that_waits_for_room_is_helped(tmp_path, monkeypatch):
+    """A lane whose dead letter is full goes on when a replay takes letters out, even into that lane itself."""
+    monkeypatch.setattr("pipeline.engine.supply_letters.KEEP_INTERVAL", 0.05)
+    monkeypatch.setattr("pipeline.engine.replay.PATIENCE", 0.05)
+    monkeypatch.setattr("pipeline.engine.replay.WINDOW", 8 << 10)
+    async with Scene(tmp_path, "disk", "64KiB") as scene:
+        lane = next(one for one in scene.plan.lanes if one.id == "all/one")
+        old = [of_sink(f'{{"n":{number},"x":"{"x" * 1000}"}}') for number in range(50)]
+        await lane.letters.put(old)
+        log = LogId("tap", "", "all/one")
+        await scene.plan.spool.add(log, [lane])
+        lane.add(log)
+        await scene.plan.spool.append(Batch([b'{"bad":"%s"}' % (b"x" * 10_000)], log, "event", 1.0, "replay"))
+        async with asyncio.timeout(10):
+            while lane.busy_with != "waiting for room in the dead letter":
+                await asyncio.sleep(0.01)
+        report = await scene.replay("all/one")
+        assert (report.accepted, report.outcomes["delivered"]) == (50, 50)
+        assert [record["n"] for record in scene.kept("one")] == list(range(50))
+        assert len(scene.left("lanes/all.one")) == 1
