@@ -7,11 +7,11 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 LOCK_PYTHON ?= python3.11
 ARGS ?=
 
-.PHONY: help demo test check bench docs kafka lock clean
+.PHONY: help demo test check bench bench-compare docs kafka lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## See it work against a local LimaCharlie (Ctrl-C ends it)
 	@$(BIN)/lc-pipeline demo $(ARGS)
@@ -25,8 +25,14 @@ check: $(READY) ## Lint, formatting, types, and which room may import which
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
 
-bench: $(READY) ## Measure throughput against a bare loop on this machine; ARGS="--rounds 1" is handed to benchmarks/flow.py
-	@$(BIN)/python benchmarks/flow.py $(ARGS)
+bench: $(READY) ## Measure on this machine, beside other programs; ARGS="--quick" to see that it runs (docs/performance.md)
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-compare: $(READY) ## Is this tree slower than another commit? make bench-compare BASE=main ARGS="--pairs 8"
+	@test -n "$(BASE)" || { echo "Say with which commit: make bench-compare BASE=main" >&2; exit 1; }
+	@$(BIN)/python -m benchmarks.compare $(BASE) $(ARGS)
 
 docs: $(READY) ## Write docs/reference from the code
 	$(BIN)/python docs/generate.py
@@ -37,7 +43,7 @@ kafka: $(READY) ## Run a Kafka broker on localhost:9092 (needs Java 17 and Maven
 # The oldest Python that we support chooses, so that each version exists for all of them.
 lock: ## Choose versions anew and write constraints.txt (needs python3.11)
 	rm -rf build && $(LOCK_PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install -q '.[dev,uvloop]'
+	build/lock/bin/python -m pip install -q '.[dev,uvloop,bench]'
 	{ echo '# Versions that are known to work together; `make lock` writes this file.'; \
 	  build/lock/bin/python -m pip freeze --exclude lc-pipeline | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt

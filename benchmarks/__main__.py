@@ -1,0 +1,34 @@
+"""All benchmarks, one after the other, with one table at the end: ``python -m benchmarks [--quick] [--rounds 3] [--minutes 3]``.
+
+`python -m benchmarks.flow`, `.micro` and `.soak` run one of them, with more options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from benchmarks import flow, micro, report, soak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=3.0, help="of the soak")
+    parser.add_argument("--quick", action="store_true", help="few events, one round, no other programs: does it run?")
+    given = parser.parse_args()
+    quick = ["--quick"] if given.quick else []
+    began = time.monotonic()
+    found = {
+        "flow": flow.run(flow.options([*quick, "--rounds", str(given.rounds)])),
+        "micro": micro.run(micro.options([*quick, "--rounds", str(given.rounds)])),
+        "soak": soak.run(soak.options([*quick, "--minutes", str(given.minutes)])),
+    }
+    report.write("bench", found)
+    print(f"It took {(time.monotonic() - began) / 60:.0f} minutes.")
+    sys.exit(any(system["failure"] for group in found["flow"]["groups"] for system in group["systems"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Tables of what was measured, in Markdown and JSON, in `benchmarks/results/`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Print the tables, keep them and the figures; returns what is in the JSON file."""
+    program = "benchmarks" if name == "bench" else f"benchmarks.{name}"
+    if "--quick" in sys.argv:
+        name += "-quick"
+    whole = {
+        "command": " ".join(["python -m", program, *sys.argv[1:]]),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine(),
+        **found,
+    }
+    text = markdown(whole)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1))
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+    print(f"Written to {RESULTS.name}/{name}.md and .json in {RESULTS.parent}.")
+    return whole
+
+
+def markdown(whole: dict[str, Any]) -> str:
+    parts = [
+        f"`{whole['command']}`, {whole['when']}",
+        ", ".join(f"{name}: {value}" for name, value in whole["machine"].items()),
+    ]
+    if "flow" in whole:
+        parts.append(flow(whole["flow"]))
+    if "micro" in whole:
+        parts.append(micro(whole["micro"]))
+    if "soak" in whole:
+        parts.append(soak(whole["soak"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def flow(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['events']:,} events of {found['mean_bytes']:.0f} bytes, of which the filters keep {found['kept']:,}.",
+        f"{found['connections']} connections, medians of {found['rounds']} rounds.",
+        "",
+        "| What the sender reaches when a native receiver discards | Events/s | Sender CPU s per million |",
+        "|---|---|---|",
+    ]
+    for framing, run in found["ceilings"].items():
+        rate, cost = run["sent"] / run["wall"], run["far_cpu"] / run["sent"] * 1e6
+        lines.append(f"| {framing} | {rate:,.0f} | {cost:.2f} |")
+    for group in found["groups"]:
+        lines += [
+            "",
+            f"**{group['title']}**, {group['framing']}",
+            "",
+            "| System | CPU s per million (least–most) | to lc-pipeline | Events/s | Peak MiB | Lost | Sender idle |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        costs = {system["name"]: _median(system, "cost") for system in group["systems"] if system["runs"]}
+        base = costs.get("lc-pipeline")
+        for system in group["systems"]:
+            name = f"{system['name']} {system['version']}".strip()
+            if not system["runs"]:
+                lines.append(f"| {name} | failed | | | | | |")
+                continue
+            all_costs = [run["cost"] for run in system["runs"]]
+            cost = costs[system["name"]]
+            lost = statistics.median(1 - run["received"] / run["sent"] for run in system["runs"])
+            idle = statistics.median(max(0, 1 - run["far_cpu"] / run["far_wall"]) for run in system["runs"])
+            lines.append(
+                f"| {name} | {cost:.2f} ({min(all_costs):.2f}–{max(all_costs):.2f}) | {f'{cost / base:.2f}' if base else ''}"
+                f" | {_median(system, 'rate'):,.0f} | {_median(system, 'peak_mib'):.0f} | {f'{lost:.1%}' if lost else '0'}"
+                f" | {idle:.0%} |"
+            )
+    return "\n".join(lines)
+
+
+def _median(system: dict[str, Any], what: str) -> float:
+    return statistics.median(run[what] for run in system["runs"])
+
+
+def micro(found: list[dict[str, Any]]) -> str:
+    lines = ["| Part | Case | CPU µs per event (least–most) |", "|---|---|---|"]
+    for case in found:
+        costs = case["costs"]
+        lines.append(
+            f"| {case['part']} | {case['case']} | {statistics.median(costs):.3f} ({min(costs):.3f}–{max(costs):.3f}) |"
+        )
+    return "\n".join(lines)
+
+
+def soak(found: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"**{found['minutes']:g} minutes at {found['rate']:,.0f} events/s**, half of what one core does with this job",
+            "",
+            "| Figure | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in found["figures"].items()),
+        ]
+    )

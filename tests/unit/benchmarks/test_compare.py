@@ -1,0 +1,28 @@
+"""When the comparison of two commits accepts and when it refuses."""
+
+import random
+
+import pytest
+
+from benchmarks.compare import interval, verdict
+
+
+def ratios(mean, noise, pairs=12, seed=3):
+    dice = random.Random(seed)
+    return [mean * dice.lognormvariate(0, noise) for _ in range(pairs)]
+
+
+@pytest.mark.parametrize(
+    ("mean", "noise", "expected"),
+    [(1.0, 0.01, "no slower"), (1.1, 0.02, "slower"), (0.9, 0.02, "quicker"), (1.02, 0.2, "not decided")],
+)
+def test_verdict(mean, noise, expected):
+    """A clear difference is told; where noise hides it, so is that."""
+    _, low, high = interval(ratios(mean, noise))
+    assert verdict(low, high, 0.03) == expected
+
+
+def test_false_alarms():
+    """Two equal commits are called slower in few of many comparisons, although each pair is off by 5 %."""
+    alarms = sum(verdict(*interval(ratios(1.0, 0.05, seed=seed))[1:], 0.03) == "slower" for seed in range(40))
+    assert alarms <= 2
