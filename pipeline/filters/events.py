@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from annotated_types import MinLen
 from pydantic import model_validator
@@ -10,6 +10,7 @@ from pydantic import model_validator
 from pipeline.core.config import FilterConfig
 from pipeline.core.filter import Decider, Needs
 from pipeline.filters.predicate import PredicateFilter
+from pipeline.rules.eventtype import LOOKED_AT, READ, event_type
 
 Name = Annotated[str, MinLen(1)]
 
@@ -37,7 +38,7 @@ class EventsConfig(FilterConfig):
 
 class Events(PredicateFilter[EventsConfig]):
     def needs(self) -> Needs:
-        return Needs(values=frozenset({("routing", "event_type"), ("etype",)}), presence=frozenset({("record",)}))
+        return Needs(values=READ, presence=LOOKED_AT)
 
     def decider(self) -> Decider:
         if self.config.include is not None:
@@ -45,15 +46,3 @@ class Events(PredicateFilter[EventsConfig]):
             return lambda doc, _: event_type(doc) in included
         excluded = frozenset(self.config.exclude or ())
         return lambda doc, _: event_type(doc) not in excluded
-
-
-def event_type(doc: dict[str, Any]) -> str | None:
-    """Return the type of a record of any stream, or None where it has none."""
-    routing = doc.get("routing")
-    if routing.__class__ is dict:
-        found = routing.get("event_type")
-    elif "etype" in doc:
-        found = doc["etype"]
-    else:
-        return "billing_record" if doc.get("record").__class__ is dict else None
-    return found if found.__class__ is str else None

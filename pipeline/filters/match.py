@@ -30,6 +30,10 @@ class MatchConfig(FilterConfig):
     """Which component this is."""
     op: str
     """`is`, `exists`, `contains`, `starts with`, `ends with`, `matches`, `is greater than`, `is lower than`, `and` or `or`."""
+    event: str | None = None
+    """Only records of this type, exactly (as filter `events` has it); others do not satisfy the condition, `not` or not."""
+    events: list[str] | None = None
+    """Only records of one of these types, in place of `event`."""
     path: str | None = None
     """Where the value is in the record; for all but `and`, `or`."""
     value: Scalar | None = None
@@ -65,6 +69,8 @@ class MatchConfig(FilterConfig):
 
 
 class Match(PredicateFilter[MatchConfig]):
+    """Decides by the compiled rule."""
+
     def needs(self) -> Needs:
         return needs_of(self.config.rule())
 

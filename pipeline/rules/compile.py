@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.rules.condition import Condition, Location, RuleError, Test, kind_of, suggestion
+from pipeline.rules.eventtype import event_type
 from pipeline.rules.operators import OPERATORS
 from pipeline.rules.paths import Budget, new_budget
 
@@ -43,11 +44,14 @@ class _Compiler:
         condition = Condition(rule, location, self._rules)
         # `and` and `or` have nothing of their own to compare, and whether they would hand it down is not documented
         cased = () if "rules" in operator.required else ("case sensitive",)
-        condition.expect(("op", *operator.required), ("not", *operator.optional, *cased))
+        condition.expect(("op", *operator.required), ("not", "event", "events", *operator.optional, *cased))
         negated = condition.flag("not", default=False)
         condition.flag("case sensitive", default=True)
+        types = condition.event_types()
         test = operator.build(condition)
-        return _negated(test) if negated else test
+        if negated:
+            test = _negated(test)
+        return test if types is None else _of_types(types, test)
 
     def _rules(self, rules: Any, location: Location) -> list[Test]:
         if not isinstance(rules, list) or not rules:
@@ -73,3 +77,10 @@ def _negated(test: Test) -> Test:
         return not test(doc, budget)
 
     return negated
+
+
+def _of_types(types: frozenset[str], test: Test) -> Test:
+    def of_types(doc: Any, budget: Budget) -> bool:
+        return doc.__class__ is dict and event_type(doc) in types and test(doc, budget)
+
+    return of_types

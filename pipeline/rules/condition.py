@@ -108,6 +108,19 @@ class Condition:
             raise self.wrong(key, "must be a number.")
         return number
 
+    def event_types(self) -> frozenset[str] | None:
+        """Return the types of ``event`` or ``events``, None where neither is given. Raises `RuleError`."""
+        if self._keys.get("event") is not None and self._keys.get("events") is not None:
+            raise self.wrong("events", "'event' and 'events' exclude each other.", "Put all types into `events`.")
+        if self._keys.get("event") is not None:
+            return frozenset((self.text("event"),))
+        names = self._keys.get("events")
+        if names is None:
+            return None
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+            raise self.wrong("events", "must be a list of types, at least one.")
+        return frozenset(names)
+
     def path(self, key: str = "path", *, elements: bool = True) -> Resolver:
         """Return the resolver of a path (`compile_path`). Raises `RuleError`."""
         try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.core.filter import Needs, Place
+from pipeline.rules.eventtype import IMPLIED, LOOKED_AT, READ
 from pipeline.rules.paths import MAX_NODES, parse_path
 from pipeline.rules.values import number_of
 
@@ -28,6 +29,9 @@ def needs_of(rule: Mapping[str, Any]) -> Needs:
     values: set[Place] = set()
     presence: set[Place] = set()
     whole = False
+    if _asks_type(rule):
+        values |= READ
+        presence |= LOOKED_AT
     for condition in conditions:
         steps = parse_path(condition["path"])
         if not steps or "?" in steps or "*" in steps:
@@ -53,8 +57,29 @@ def _conditions(rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for each in rule["rules"] for one in _conditions(each)]
 
 
+def _event_types(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    """The types that one condition is for; () for all."""
+    one = rule.get("event")
+    return (one,) if one is not None else tuple(rule.get("events") or ())
+
+
+def _asks_type(rule: Mapping[str, Any]) -> bool:
+    return bool(_event_types(rule)) or any(map(_asks_type, rule.get("rules", ())))
+
+
 def _marks(rule: Mapping[str, Any]) -> tuple[bytes, ...]:
     """Bytes one of which a small record that satisfies the rule holds, unless with escapes; () where there are none to look for."""
+    return _marks_of_operator(rule) or _marks_of_types(_event_types(rule))
+
+
+def _marks_of_types(types: tuple[str, ...]) -> tuple[bytes, ...]:
+    if len(types) > _MARKS or IMPLIED in types or not all(map(_PLAIN.fullmatch, types)):
+        return ()
+    return tuple(b'"%b"' % name.encode() for name in types)
+
+
+def _marks_of_operator(rule: Mapping[str, Any]) -> tuple[bytes, ...]:
+    # it turns the operator around, and leaves alone which types the condition is for
     if rule.get("not"):
         return ()
     if rule["op"] == "and":

@@ -104,6 +104,11 @@ paths = st.sampled_from(
 wild = st.sampled_from(["event/*/a", "event/?", "*/event_type", "?/a", "event/a/*", "*"])
 
 
+types = st.just({}) | st.sampled_from([
+    {"event": "NEW_PROCESS"}, {"events": ["NEW_PROCESS", "x/y"]}, {"event": "billing_record"}, {"events": ["a", "é"]}
+])  # fmt: skip
+
+
 @st.composite
 def conditions(draw: st.DrawFn) -> dict[str, Any]:
     op = draw(st.sampled_from(sorted(OPERATORS.keys() - {"and", "or"})))
@@ -123,14 +128,14 @@ def conditions(draw: st.DrawFn) -> dict[str, Any]:
         rule["not"] = draw(st.booleans())
     if op in ("is", "contains", "starts with", "ends with") and draw(st.booleans()):
         rule["case sensitive"] = draw(st.booleans())
-    return rule
+    return rule | draw(types)
 
 
 rules = st.recursive(
     conditions(),
     lambda inner: st.fixed_dictionaries(
         {"op": st.sampled_from(["and", "or"]), "rules": st.lists(inner, min_size=1, max_size=3)},
-        optional={"not": st.booleans()},
+        optional={"not": st.booleans(), "event": st.sampled_from(TEXTS[:-1])},
     ),
     max_leaves=4,
 )

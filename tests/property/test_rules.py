@@ -152,7 +152,20 @@ strange = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["op", "path", "value", "re", "rules", "not", "case sensitive", "count", "truthy", "length of"]
+                [
+                    "op",
+                    "path",
+                    "value",
+                    "re",
+                    "rules",
+                    "not",
+                    "case sensitive",
+                    "count",
+                    "truthy",
+                    "length of",
+                    "event",
+                    "events",
+                ]
             ),
             inner,
             max_size=6,

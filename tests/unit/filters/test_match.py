@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
 
 from pipeline.filters.match import Match, MatchConfig
 from pipeline.rules.paths import MAX_NODES
@@ -43,6 +44,63 @@ def test_keeps_what_satisfies_the_rule(kept):
 def test_every_key_reaches_the_rule(kept, keys, expected):
     """Each key of the rule language has its effect when it is written in the configuration."""
     assert kept(Match, config(**keys), RECORDS) == expected
+
+
+def test_the_rule_of_the_guide_for_answers_works_as_it_is_written(kept):
+    """The detect block by which Reliable Tasking's guide catches answers, pasted into a filter."""
+    block = """
+op: contains
+event: RECEIPT
+path: routing/investigation_id
+value: version
+"""
+    rule = YAML(typ="safe", pure=True).load(block)
+    answers = [
+        {"routing": {"event_type": kind, "investigation_id": context}, "event": {}}
+        for kind, context in (("RECEIPT", "version"), ("RECEIPT", "other"), ("OS_VERSION_REP", "version"))
+    ]
+    answers.append({"routing": {"event_type": "RECEIPT"}, "event": {}})
+    assert kept(Match, MatchConfig.model_validate({"type": "match", **rule}), answers) == [0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"op": "exists", "path": "event/a", "event": "A"}, [0]),
+        ({"op": "exists", "path": "event/a", "event": "A", "not": True}, [1]),
+        ({"op": "exists", "path": "event/a", "events": ["A", "B"]}, [0, 2]),
+        ({"op": "exists", "path": "event/a", "event": "a", "case sensitive": False}, []),
+        ({"op": "exists", "path": "msg", "event": "set_rule"}, [3]),
+        ({"op": "and", "event": "A", "rules": [{"op": "exists", "path": "event/a", "not": True}]}, [1]),
+        (
+            {
+                "op": "or",
+                "rules": [
+                    {"op": "exists", "path": "event", "event": "A"},
+                    {"op": "exists", "path": "event/a", "event": "B"},
+                ],
+            },
+            [0, 1, 2],
+        ),
+    ],
+)
+def test_a_condition_may_be_for_some_types_of_records(kept, keys, expected):
+    """`event` and `events` say for which types any condition is, exactly; other records do not satisfy it, turned around or not."""
+    records = [
+        {"routing": {"event_type": kind}, "event": event}
+        for kind, event in (("A", {"a": 1}), ("A", {}), ("B", {"a": 1}))
+    ]
+    records.append({"etype": "set_rule", "msg": "x"})
+    assert kept(Match, config(**keys), records) == expected
+
+
+@pytest.mark.parametrize(
+    "keys", [{"event": ""}, {"event": 1}, {"events": []}, {"events": [1]}, {"event": "A", "events": ["A"]}]
+)
+def test_wrong_types_of_records_are_refused(keys):
+    """A type is a text, several are a list, and one does not give both."""
+    with pytest.raises(ValidationError, match="event"):
+        config(op="exists", path="a", **keys)
 
 
 def test_values_keep_their_type():
