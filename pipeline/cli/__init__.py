@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "emulate": ("pipeline.cli.emulate", "Run a local LimaCharlie."),
     "demo": ("pipeline.cli.demo", "See it work, with a local LimaCharlie."),
     "spool": ("pipeline.cli.spool", "Look into a disk spool, verify it, drop a lane."),
-    "gaps": ("pipeline.cli.gaps", "List the intervals in which records may be missing."),
+    "gaps": ("pipeline.cli.gaps", "List the intervals in which records may be missing, or fill them."),
     "list": ("pipeline.cli.components", "List sources, filters and sinks, or describe one."),
     "schema": ("pipeline.cli.schema", "Print the JSON Schema of configurations, for editors."),
     "completion": ("pipeline.cli.completion", "Print a completion script for bash, zsh or fish."),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sqlite3
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.spool import folders
 from pipeline.cli.validate import table
+from pipeline.core.errors import NotFoundError, UnavailableError, UsageError
 from pipeline.core.types import format_duration
 
 if TYPE_CHECKING:  # what is behind it would make `--help` slow
@@ -35,13 +38,14 @@ class _ListUnlessTold(click.Group):
 Examples:
   lc-pipeline gaps lc.yaml
   lc-pipeline gaps /data/spool --json
+  lc-pipeline gaps fill lc.yaml 3
 
 \b
 SPOOL is the folder of a disk spool, or a configuration that has one. It may be in use.
-A gap is open while it lasts, then closed.""",
+A gap is open while it lasts, then closed; filled, or given up where its records cannot be had.""",
 )
 def command() -> None:
-    """List the intervals in which records may be missing: `gaps SPOOL`."""
+    """List the intervals in which records may be missing (`gaps SPOOL`), or fill them from LimaCharlie's history."""
 
 
 @command.command("list", epilog="\b\nExample:\n  lc-pipeline gaps lc.yaml")
@@ -51,29 +55,112 @@ def list_(spool: Path, as_json: bool) -> None:
     """List the gaps that SPOOL knows, the oldest first."""
     found = [(folder, gap) for folder in folders(spool) for gap in read(folder)]
     found.sort(key=lambda one: one[1].start)
-    now = time.time()
     if as_json:
-        facts = [
-            {
-                **dataclasses.asdict(gap), "id": gap.number, "start": _when(gap.start),
-                "end": _when(gap.end) if gap.end is not None else None,
-                "seconds": round(gap.seconds(now), 3), "spool": str(folder),
-            }
-            for folder, gap in found
-        ]  # fmt: skip
-        for one in facts:
-            del one["number"]
-        click.echo(json.dumps(facts, indent=2))
-        return
+        click.echo(json.dumps([_facts(gap, folder) for folder, gap in found], indent=2))
+    else:
+        click.echo(_table([gap for _, gap in found]))
+
+
+@command.command(
+    "fill", epilog="\b\nExamples:\n  lc-pipeline gaps fill lc.yaml 3 4\n  lc-pipeline gaps fill lc.yaml --all"
+)
+@click.argument("spool", type=click.Path(exists=True, path_type=Path))
+@click.argument("ids", metavar="[ID]...", type=click.IntRange(1), nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All gaps that have ended and are not filled.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def fill(spool: Path, ids: tuple[int, ...], every: bool, as_json: bool) -> int:
+    """Fetch the records of gaps of SPOOL from LimaCharlie's history, and deliver those that are not known.
+
+    The running pipeline does it, and this waits for it; it may be left. Where no pipeline runs on SPOOL, the gaps are filled when the
+    next one does. The exit code is 1 when one cannot be filled.
+    """
+    import asyncio
+
+    from pipeline.cli.replay_client import ask
+    from pipeline.engine.fill_request import FillRequest
+    from pipeline.engine.gaps import Gap
+    from pipeline.engine.replay_server import SOCKET
+
+    if every == bool(ids):
+        raise UsageError("say which gaps", fix="Give their ids as `lc-pipeline gaps` shows them, or --all.")
+    found = folders(spool)
+    if len(found) > 1:
+        raise UsageError(
+            f"{spool} is split among workers, which have no `dedupe`", fix="Gaps are filled with `workers: 1`."
+        )
+    request = FillRequest(numbers=None if every else tuple(dict.fromkeys(ids)))
+    answer = asyncio.run(ask(found[0] / SOCKET, request, lambda _: None))
+    if answer is None:
+        wanted = _want(found[0], request.numbers)
+        if as_json:
+            click.echo(json.dumps([_facts(gap, found[0]) for gap in wanted], indent=2))
+        else:
+            click.echo(
+                f"No pipeline runs on it: {len(wanted)} {'gap is' if len(wanted) == 1 else 'gaps are'} filled when one does."
+            )
+        return 0
+    gaps = [Gap(**one) for one in answer["gaps"]]
+    if as_json:
+        click.echo(json.dumps([_facts(gap, found[0]) for gap in gaps], indent=2))
+    else:
+        click.echo(_table(gaps))
+    return int(any(gap.state == "given_up" for gap in gaps))
+
+
+def _want(folder: Path, numbers: tuple[int, ...] | None) -> list[Gap]:
+    """Note in a spool that nobody uses that gaps are to be filled. Raises NotFoundError, UsageError, UnavailableError."""
+    from pipeline.engine.gaps import TABLE
+    from pipeline.spool.folder import SpoolFolder
+    from pipeline.spool.state import DamagedError, State
+
+    place = SpoolFolder(folder)
+    place.lock()
+    try:
+        known = {gap.number: gap for gap in read(folder)}
+        chosen = [gap for gap in known.values() if gap.state in ("closed", "filling", "given_up")]
+        if numbers is not None:
+            if strange := [str(number) for number in numbers if number not in known]:
+                raise NotFoundError(f"the spool has no gap {', '.join(strange)}", fix="`lc-pipeline gaps` lists them.")
+            chosen = [known[number] for number in numbers]
+            for gap in chosen:
+                if gap.state == "open":
+                    raise UsageError(f"gap {gap.number} still lasts")
+        for gap in chosen:
+            gap.wanted, gap.state, gap.attempts, gap.text = True, "closed", 0, ""
+        state = State(place.state)
+        try:
+            state.commit({TABLE: {(gap.number,): gap.dump() for gap in chosen}})
+        finally:
+            state.close()
+    except (sqlite3.Error, DamagedError) as error:
+        raise UnavailableError(f"the spool's database cannot be changed: {error}", where=str(place.state)) from error
+    finally:
+        place.unlock()
+    return chosen
+
+
+def _table(gaps: Sequence[Gap]) -> str:
+    if not gaps:
+        return "No gaps."
+    now = time.time()
     rows = [("ID", "LOG", "FROM", "TO", "LENGTH", "REASON", "STATE", "RECORDS")]
     rows += [
         (
             str(gap.number), str(gap.log), _when(gap.start), _when(gap.end) if gap.end is not None else "",
             format_duration(round(gap.seconds(now), 1)), gap.reason, gap.state.replace("_", " "), _records(gap),
         )
-        for _, gap in found
+        for gap in gaps
     ]  # fmt: skip
-    click.echo(table(rows) if found else "No gaps.")
+    return table(rows)
+
+
+def _facts(gap: Gap, folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {"id": gap.number, **dataclasses.asdict(gap)}
+    for internal in ("number", "progress", "counted"):
+        del facts[internal]
+    facts["start"] = _when(gap.start)
+    facts["end"] = _when(gap.end) if gap.end is not None else None
+    return {**facts, "seconds": round(gap.seconds(time.time()), 3), "spool": str(folder)}
 
 
 def read(folder: Path) -> list[Gap]:

@@ -1,4 +1,4 @@
-"""Asks a running pipeline to replay."""
+"""Asks a running pipeline to replay or to fill gaps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.core.errors import PipelineError, UnavailableError
+from pipeline.engine.fill_request import FillRequest
 from pipeline.engine.replay import Request
 from pipeline.engine.replay_server import LONGEST, PATIENCE
 from pipeline.kit import unix
@@ -23,8 +24,13 @@ class _ToldError(PipelineError):
         self.exit_code = int(told["exit_code"])  # type: ignore[misc]  # this one is told
 
 
-async def ask(path: Path, request: Request, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
-    """Let the process that listens at ``path`` replay, and return its report; None where there is none. Raises PipelineError."""
+async def ask(
+    path: Path, request: Request | FillRequest, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any] | None:
+    """Let the process that listens at ``path`` do what is asked, and return its report; None where there is no process.
+
+    Raises PipelineError.
+    """
     try:
         sock = unix.connect(path, PATIENCE)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
@@ -52,6 +58,6 @@ async def ask(path: Path, request: Request, tell: Callable[[dict[str, Any]], Non
     finally:
         writer.close()
     raise UnavailableError(
-        "the pipeline ended during the replay", where=str(path),
-        fix="What it accepted is in its spool; replay again what is still in the dead letter.",
+        "the pipeline ended before it was done", where=str(path),
+        fix="What it accepted is in its spool; replay again what is still in the dead letter. Gaps are filled once it runs.",
     )  # fmt: skip

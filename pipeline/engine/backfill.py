@@ -84,6 +84,8 @@ class Filler:
         """
         asked: list[Gap] = []
         for gap in [self._known(number) for number in numbers] if numbers is not None else list(self._gaps):
+            if gap.state == "filled" and numbers is None:
+                continue  # by its number it may be filled again: what is known is left out
             refusal = self._refusal(gap)
             if refusal and numbers is not None:
                 raise RequestRefusedError(f"gap {gap.number}: {refusal}")
@@ -110,8 +112,6 @@ class Filler:
             return f"the configuration has no source of {gap.log}"
         if gap.end is None:
             return "it still lasts"
-        if gap.state == "filled":
-            return "it is filled"
         if not place.dedupes or None in place.dedupes:
             return "a route of its source has no `dedupe`, so records would come twice"
         return ""
@@ -127,9 +127,13 @@ class Filler:
         if not gap.wanted and not (place.automatic and gap.reason not in BY_REQUEST):
             return False
         config = backfill_config(getattr(place.source.config, "backfill", False))
-        return now >= gap.end + (config.margin if gap.wanted else max(config.delay, config.margin))
+        return gap.wanted or now >= gap.end + max(config.delay, config.margin)
 
     async def _fill(self, gap: Gap) -> None:
+        if refusal := self._refusal(gap):  # asked for while we were not there to say so
+            self._failed(gap, RequestRefusedError(refusal))
+            self._gaps.changed(gap)
+            return
         gap.state = "filling"
         gap.attempts += 1
         if not gap.progress:
@@ -155,7 +159,8 @@ class Filler:
     async def _fetch(self, gap: Gap, place: Filling) -> None:
         config = backfill_config(getattr(place.source.config, "backfill", False))
         assert gap.end is not None
-        pieces = place.source.history(place.org, gap.start - config.margin, gap.end + config.margin, gap.progress)
+        end = min(gap.end + config.margin, self._clock.now())
+        pieces = place.source.history(place.org, gap.start - config.margin, end, gap.progress)
         async for piece in pieces:
             gap.fetched += len(piece.records)
             fresh = self._fresh(gap.log, place, piece.records)

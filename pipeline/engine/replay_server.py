@@ -1,4 +1,4 @@
-"""Lets `lc-pipeline replay` reach a running process: a UNIX socket beside what it keeps on disk.
+"""Lets `lc-pipeline replay` and `gaps fill` reach a running process: a UNIX socket beside what it keeps on disk.
 
 One line of JSON asks, lines of JSON answer: ``{"progress": …}`` a few times a second, then ``{"report": …}`` or ``{"error": …}``.
 Whoever hangs up ends his replay.
@@ -11,14 +11,15 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.config.model import Config
 from pipeline.core.errors import PipelineError, UsageError
 from pipeline.engine.build import Plan
+from pipeline.engine.fill_request import FillReport, FillRequest
 from pipeline.engine.replay import Replayer, Report, Request
 from pipeline.engine.runner import Runner
 from pipeline.kit import log as logs
@@ -32,6 +33,9 @@ PATIENCE = 10.0
 """Seconds in which whoever connects must have asked."""
 INTERVAL = 0.25
 """Seconds between two lines on how far it is."""
+_REQUEST: TypeAdapter[Request | FillRequest] = TypeAdapter(
+    Annotated[Request | FillRequest, Field(discriminator="kind")]
+)
 _VISITORS = 8
 """Connections at once."""
 
@@ -116,7 +120,7 @@ class _Server:
         try:
             async with asyncio.timeout(PATIENCE):
                 line = await reader.readline()
-            request = Request.model_validate_json(line)
+            request = _REQUEST.validate_json(line)
         except (ValidationError, ValueError):
             await _say(
                 writer, error=_plain(UsageError("this is not a request", fix="Use the same version everywhere."))
@@ -124,8 +128,13 @@ class _Server:
             return
         if not line.endswith(b"\n"):
             return
-        report: Report | None = None
+        report: Report | FillReport
         try:
+            if isinstance(request, FillRequest):
+                report = FillReport(self._plan, request)
+                await self._accompany(asyncio.ensure_future(report.run()), report, reader, writer)
+                await _say(writer, report=report.body())
+                return
             supply = request.supply(self._plan)
             report = Report(supply.unit, supply.total)
             work = asyncio.ensure_future(self._replayer.run(request, report, supply))
@@ -137,7 +146,11 @@ class _Server:
             await _say(writer, error=_plain(PipelineError(str(error))))
 
     async def _accompany(
-        self, work: asyncio.Future[None], report: Report, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        work: asyncio.Future[None],
+        report: Report | FillReport,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         """Tell how far it is until it is over; end it when the other side hangs up or the process stops."""
         left = asyncio.ensure_future(reader.read(1))

@@ -101,3 +101,35 @@ def test_what_a_killed_process_missed_is_delivered_once(emulator, pipeline, tmp_
     for name, (generated, twice, missing, invented) in compare(cloud, tmp_path / "data").items():
         assert generated > 400, name
         assert (twice, missing, invented) == (0, 0, 0), name
+
+
+@pytest.mark.timeout(120)
+def test_a_gap_is_filled_by_request(emulator, pipeline, tmp_path, free_port, until, lc_pipeline):
+    """Without `backfill`, gaps stay until asked for: beside the running pipeline, or noted while none runs."""
+
+    def fill(*arguments):
+        command = [*lc_pipeline, "gaps", "fill", f"{tmp_path}/data/spool", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    cloud = emulator("--rate", "50", "--keepalive", "1")
+    settings = config(cloud, tmp_path / "data", free_port(), backfill=False)
+    for _ in range(2):
+        process = pipeline(settings)
+        received(process, 50)
+        process.process.kill()
+        process.stop()
+    (first,) = [gap for gap in gaps(tmp_path / "data", lc_pipeline) if gap["source"] == "detections"]
+    assert first["state"] == "closed"
+    noted = fill(str(first["id"]))
+    assert (noted.returncode, noted.stdout) == (0, "No pipeline runs on it: 1 gap is filled when one does.\n")
+    process = pipeline(settings)
+    received(process, 50)
+    until(lambda: process.metric("pipeline_gaps_known", state="filled") == 1, "the noted gap is filled", 30)
+    done = fill("--all")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" filled ") == len(gaps(tmp_path / "data", lc_pipeline)) - 1
+    again = fill(str(first["id"]), "--json")
+    assert [(gap["state"], gap["added"]) for gap in json.loads(again.stdout)] == [("filled", 0)]
+    assert process.stop() == 0
+    for name, (_, twice, missing, invented) in compare(cloud, tmp_path / "data").items():
+        assert (twice, missing, invented) == (0, 0, 0), name

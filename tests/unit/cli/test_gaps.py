@@ -57,3 +57,15 @@ def test_a_folder_without_a_spool(run: Run, tmp_path: Path) -> None:
     result = run("gaps", str(tmp_path))
     assert result.returncode == 3
     assert "There is no spool" in result.stderr
+
+
+def test_filling_is_noted_where_nobody_runs(run: Run, spool: Path) -> None:
+    """Without a process on the spool, a gap is marked for the next one; one that still lasts, or is none, is refused."""
+    assert run("gaps", "fill", str(spool), "--all").stdout == "No pipeline runs on it: 1 gap is filled when one does.\n"
+    assert [gap["wanted"] for gap in json.loads(run("gaps", str(spool), "--json").stdout)] == [True, False]
+    for arguments, code, words in (
+        (["2"], 4, "still lasts"), (["7"], 3, "no gap 7"), ([], 4, "which gaps"), (["1", "--all"], 4, "which gaps"),
+    ):  # fmt: skip
+        result = run("gaps", "fill", str(spool), *arguments)
+        assert result.returncode == code
+        assert words in result.stderr
