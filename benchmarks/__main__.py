@@ -15,13 +15,14 @@ from benchmarks import flow, micro, report, soak
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--events", type=int, default=200_000, help="of the flow")
     parser.add_argument("--minutes", type=float, default=3.0, help="of the soak")
     parser.add_argument("--quick", action="store_true", help="few events, one round, no other programs: does it run?")
     given = parser.parse_args()
     quick = ["--quick"] if given.quick else []
     began = time.monotonic()
     found = {
-        "flow": flow.run(flow.options([*quick, "--rounds", str(given.rounds)])),
+        "flow": flow.run(flow.options([*quick, "--rounds", str(given.rounds), "--events", str(given.events)])),
         "micro": micro.run(micro.options([*quick, "--rounds", str(given.rounds)])),
         "soak": soak.run(soak.options([*quick, "--minutes", str(given.minutes)])),
     }

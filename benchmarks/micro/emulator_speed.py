@@ -1,6 +1,6 @@
 """How fast the emulator is at ``--rate 0``: events per CPU second of its process.
 
-    python benchmarks/emulator_speed.py [--events 100000]
+    python benchmarks/micro/emulator_speed.py [--events 100000]
 
 `made` includes the generator (the first connection to a stream); `kept` is what a later connection costs, whose
 records are in memory. The start of the process is measured apart and taken off.
@@ -22,7 +22,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 class Emulator:

@@ -1,6 +1,6 @@
 """CPU of the firehose listener, with an outlet that drops everything, beside a bare loop on the same bytes.
 
-    python benchmarks/firehose_intake.py [--events 200000] [--rounds 3] [--connections 3]
+    python benchmarks/micro/firehose_intake.py [--events 200000] [--rounds 3] [--connections 3]
 
 Prints CPU seconds per million events (user + system of the receiving process) and their ratio; rounds are interleaved, medians count.
 """

@@ -1,4 +1,4 @@
-"""How many records a second of CPU time the emulator's generators make: ``python benchmarks/generator_speed.py [RECORDS]``."""
+"""How many records a second of CPU time the emulator's generators make: ``python benchmarks/micro/generator_speed.py [RECORDS]``."""
 
 import sys
 import time

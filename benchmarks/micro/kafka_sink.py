@@ -2,7 +2,7 @@
 
 Needs a broker: that of KAFKA_BOOTSTRAP, or one that is started here (Java 17 and Maven). The broker's CPU is not counted.
 
-    python benchmarks/kafka_sink.py [--records 100000] [--rounds 5] [--compression zstd]
+    python benchmarks/micro/kafka_sink.py [--records 100000] [--rounds 5] [--compression zstd]
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def main() -> None:
     with ExitStack() as stack:
         bootstrap = os.environ.get("KAFKA_BOOTSTRAP")
         if bootstrap is None:
-            path = Path(__file__).parent.parent / "tests" / "kafka_broker.py"
+            path = Path(__file__).parents[2] / "tests" / "kafka_broker.py"
             spec = importlib.util.spec_from_file_location("kafka_broker", path)
             assert spec is not None
             assert spec.loader is not None
