@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what is behind it would make `--help` slow
 _REASONS = {
     "changed": "filters had changed them, and would see their own work",
     "gone": "the spool does not keep them any more, or they are damaged",
+    "live_only": "their sink acts on live records only (`origins: [live, replay]` lets it act on these)",
     "no_lane": "the configuration does not have their route or sink any more",
     "other_reason": "they were refused for another reason",
     "stranger": "they may be anybody's (--reason stranger replays them)",

@@ -62,6 +62,10 @@ class Targets:
     def has_lane(self, route: str, sink: str) -> bool:
         return any((lane.route.name, lane.runner.id) == (route, sink) for lane in self._plan.lanes)
 
+    def takes_replays(self, sink: str) -> bool:
+        """Whether records that are replayed reach this sink; one that acts may take live ones only."""
+        return "replay" in self._plan.sinks[sink].sink.origins
+
     def source(self, name: str) -> SourceConfig:
         return self._plan.config.sources[name]
 

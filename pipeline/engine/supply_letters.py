@@ -161,6 +161,8 @@ class Letters(Supply):
         if sink is not None and not targets.chosen:
             if not targets.has_lane(str(route), str(sink)):
                 return "no_lane"
+            if not targets.takes_replays(str(sink)):
+                return "live_only"
             return [LogId(log.source, log.org, f"{route}/{sink}{'/changed' if changed else ''}")]
         if changed:  # filters must not see their own work
             return "changed"
@@ -171,6 +173,8 @@ class Letters(Supply):
         kept_by = tuple(str(letter.get("lane") or "").split("/")) if letter.get("lane") else file.lane
         if kept_by is None or len(kept_by) != 2 or not targets.has_lane(*kept_by):
             return "no_lane"
+        if not targets.takes_replays(kept_by[1]):
+            return "live_only"
         return [LogId(log.source, log.org, "/".join((*kept_by, "filtered")))]
 
     def _refused(self, letter: dict[str, Any], reason: str, log: LogId, raw: bytes) -> str:

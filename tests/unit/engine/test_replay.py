@@ -199,6 +199,19 @@ async def test_what_cannot_be_replayed_is_said_and_kept(tmp_path):
         assert (report.accepted, report.skipped["other_reason"]) == (2, len(bad) - 2)
 
 
+async def test_letters_of_a_sink_that_acts_stay(tmp_path, monkeypatch):
+    """A sink that takes live records only gets none of its letters, which would be lost on the way: they stay where they are."""
+    async with Scene(tmp_path) as scene:
+        monkeypatch.setattr(Keep, "origins", ("live",))
+        scene.put("lanes/all.one", of_sink('{"a":1}'), one('{"a":2}', route="all", lane="all/one"))
+        report = await scene.replay("all/one")
+        assert (report.accepted, report.skipped) == (0, {"live_only": 2})
+        assert [{"a": 1}, {"a": 2}] == [json.loads(one["payload"]) for one in scene.left("lanes/all.one")]
+        monkeypatch.setattr(Keep, "origins", ("live", "replay"))
+        assert 2 == (await scene.replay("all/one")).accepted
+        assert [] == scene.left("lanes/all.one")
+
+
 async def test_a_letter_refused_again_is_a_new_letter(tmp_path):
     """What the sink refuses again is in the dead letter again, and still knows that filters had changed it."""
     async with Scene(tmp_path) as scene:
