@@ -74,7 +74,7 @@ class ReliableTaskConfig(SinkConfig):
     ttl: Duration = Field(float(DEFAULT_TTL), ge=1, lt=1e9)
     """How long the command waits for a sensor that is offline."""
     confirm: bool = False
-    """Nothing is sent until this is true: the log says what would be, and the records count as delivered."""
+    """Nothing is sent until this is true: the log says what would be (within the rate limit), and the records count as delivered."""
     origins: tuple[Origin, ...] = ("live",)
     """Records of other origins (`replay`, `backfill`) are filtered."""
     rate_limit: RateLimitConfig = RateLimitConfig()
@@ -187,8 +187,10 @@ class ReliableTaskSink(Sink[ReliableTaskConfig]):
         """See to it that there is one task for this item. Raises `Rejected`, and for what may work later any other error."""
         order = self.order(item)
         if not self.config.confirm:
-            self.log.info("Would send a task.", **order.shown())
             self.report.count("dry_run")
+            if self._until_allowed() <= 0:  # a storm of records is none of log lines
+                self._tokens -= 1
+                self.log.info("Would send a task.", **order.shown())
             return
         key = f"{item.org}/{order.context}"
         intent = self._intents.find(key)
@@ -277,17 +279,21 @@ class ReliableTaskSink(Sink[ReliableTaskConfig]):
 
     async def _wait_for_rate(self, until: float) -> None:
         """Take one of the tasks that the rate limit allows. Raises `RetryLater` where it is too far, or the process is stopping."""
-        limit = self.config.rate_limit
-        now = self.clock.monotonic()
-        self._tokens = min(float(limit.tasks), self._tokens + (now - self._filled) * limit.tasks / limit.per)
-        self._filled = now
-        wait = (1 - self._tokens) * limit.per / limit.tasks
+        wait, now = self._until_allowed(), self.clock.monotonic()
         if wait > 0:
             if now + wait <= until:
                 await self.sleep(wait)
             if now + wait > until or self.stopping.is_set():
                 raise RetryLater("the rate limit of tasks is reached", after=wait)
         self._tokens -= 1
+
+    def _until_allowed(self) -> float:
+        """Seconds until the rate limit allows a task; 0 or less where it does now."""
+        limit = self.config.rate_limit
+        now = self.clock.monotonic()
+        self._tokens = min(float(limit.tasks), self._tokens + (now - self._filled) * limit.tasks / limit.per)
+        self._filled = now
+        return (1 - self._tokens) * limit.per / limit.tasks
 
     def _account(self, org: str) -> LimaCharlie:
         if org not in self._accounts:

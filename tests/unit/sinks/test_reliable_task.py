@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+import structlog.testing
 
 from pipeline.core.component import Org
 from pipeline.core.errors import Partial, Rejected, RetryLater
@@ -113,11 +114,15 @@ async def test_each_record_is_one_task(bench):
 
 async def test_nothing_is_sent_without_confirmation(bench):
     """A dry run sends nothing, marks nothing, and takes the records as delivered."""
-    await bench.crash(confirm=False)
-    assert {} == await bench.write(bench.detection(1))
+    await bench.crash(confirm=False, rate_limit={"tasks": 2, "per": "1h"})
+    with structlog.testing.capture_logs() as lines:
+        assert {} == await bench.write(*map(bench.detection, range(5)))
     assert [] == await bench.queued()
     assert {} == bench.marks
-    assert {"dry_run": 1} == bench.report.counts
+    assert {"dry_run": 5} == bench.report.counts
+    said = [line for line in lines if line["event"] == "Would send a task."]
+    assert ["triage/d-0", "triage/d-1"] == [line["context"] for line in said], "as many as would be sent"
+    assert {("os_version", bench.offline)} == {(line["command"], line["sid"]) for line in said}
 
 
 async def test_a_crash_after_the_call_sends_nothing_again(bench):
