@@ -1,6 +1,6 @@
 """Kills a pipeline under load for a while and says whether back-fill closed the gap.
 
-    python tests/killed.py [--down 30] [--rate 200]
+    python tests/killed.py [--down 30] [--rate 200] [--again]
 
 Three spouts (event, detect, audit) and a firehose write into files; the emulator generates ``rate`` records a second for each stream.
 """
@@ -30,6 +30,7 @@ def load(name: str) -> ModuleType:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--down", type=float, default=30.0, help="seconds between kill -9 and the next start")
+    parser.add_argument("--again", action="store_true", help="kill it once more while the gaps are being filled")
     parser.add_argument("--rate", type=int, default=200, help="records a second of each stream")
     given = parser.parse_args()
     real, scenario = load("conftest"), load("test_backfill")
@@ -47,7 +48,7 @@ def main() -> int:
             settings = scenario.config(cloud, folder / "data", real.free_port())
             found = scenario.killed_and_filled(
                 cloud, start, settings, folder / "data", real.until, real.LC_PIPELINE,
-                before=given.rate * 5, down=given.down,
+                before=given.rate * 5, down=given.down, again=given.again,
             )  # fmt: skip
         finally:
             for process in started:

@@ -18,7 +18,7 @@ from pipeline.core.component import Org
 from pipeline.core.errors import PermanentError, PipelineError, RequestRefusedError, TemporaryError
 from pipeline.core.source import Source
 from pipeline.engine.dedupe import Dedupe
-from pipeline.engine.gaps import Gap, GapLedger
+from pipeline.engine.gaps import SHED, Gap, GapLedger
 from pipeline.engine.intake import Intake
 from pipeline.kit.backoff import Backoff
 from pipeline.kit.log import Logger
@@ -30,7 +30,7 @@ AT_ONCE = 2
 """Gaps that are filled at the same time, of different logs."""
 TRIES = 10
 """Failures after which a gap is given up, until somebody asks for it."""
-BY_REQUEST = frozenset({"spool_full"})
+BY_REQUEST = frozenset({SHED})
 """Reasons of gaps that are filled only by request: what was given up for lack of room would make it scarce again."""
 
 
@@ -159,8 +159,9 @@ class Filler:
     async def _fetch(self, gap: Gap, place: Filling) -> None:
         config = backfill_config(getattr(place.source.config, "backfill", False))
         assert gap.end is not None
-        end = min(gap.end + config.margin, self._clock.now())
-        pieces = place.source.history(place.org, gap.start - config.margin, end, gap.progress)
+        start = gap.start - config.margin
+        end = max(min(gap.end + config.margin, self._clock.now()), start + 1.0)
+        pieces = place.source.history(place.org, start, end, gap.progress)
         async for piece in pieces:
             gap.fetched += len(piece.records)
             fresh = self._fresh(gap.log, place, piece.records)

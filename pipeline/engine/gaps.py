@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
@@ -15,6 +15,8 @@ from pipeline.core.spool import Facts, Key
 
 TABLE, HEARD = "gaps", "heard"
 """The spool's tables: number -> gap as JSON; (source, organization) -> until when nothing is missing, in Unix milliseconds."""
+SHED = "shed"
+"""The reason of a gap that a lane made by giving records up."""
 MAX_GAPS = 2000
 """Gaps kept: beyond it the oldest that are filled or given up go, then neighbours become one."""
 TOUCHING = 1.0
@@ -92,7 +94,7 @@ class GapLedger:
 
     # --- what happens to sources
 
-    def restore(self, facts: Mapping[str, Mapping[Key, Any]], away: Iterable[LogId]) -> None:
+    def restore(self, facts: Mapping[str, Mapping[Key, Any]], away: Collection[LogId]) -> None:
         """Take what was committed. Logs of ``away``, which miss what comes while we are not there, miss it since then."""
         for text in facts.get(TABLE, {}).values():
             try:
@@ -101,6 +103,9 @@ class GapLedger:
                 continue
             if gap.state == "filling":
                 gap.state = "closed"
+            if gap.end is None and gap.log not in away:  # nobody is there any more who could say that it is over
+                gap.end, gap.state = max(gap.start, self._clock.now()), "closed"
+                self._changed.add(gap.number)
             self._gaps[gap.number] = gap
             if gap.end is None:
                 self._open[gap.log] = gap

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.clock import Clock
 from pipeline.engine.arrivals import Arrivals
-from pipeline.engine.gaps import GapLedger
+from pipeline.engine.gaps import SHED, GapLedger
 from pipeline.kit.log import Logger
 
 
@@ -46,7 +46,7 @@ class Watch:
         """A lane gives up the records from ``start`` to before ``end``."""
         arrivals = self._arrivals.get(log, Arrivals())
         since, until = arrivals.interval(start, end, self._clock.now())
-        gap = self._gaps.interval(log, since, until, "spool_full", end - start)
+        gap = self._gaps.interval(log, since, until, SHED, end - start)
         self._log.error(
             "Records were given up because the spool is full.",
             gap=gap.number, log=str(log), records=end - start, start=since, end=until,

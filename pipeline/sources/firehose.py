@@ -323,6 +323,9 @@ class Firehose(Source[FirehoseConfig]):
         before, self._presence = self._presence, presence
         for org in {*before, *presence} - {None}:
             assert org is not None
+            if self._context.handover is not None:
+                # The records of other processes are in their spools; this one hears of their connections only.
+                self.report.heard(self.clock.now(), org=org)
             if presence.get(org):
                 self.report.gap_closed(org=org)
             # Whom we send away because we stop was here to the end.

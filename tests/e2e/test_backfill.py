@@ -45,9 +45,14 @@ def received(process, least):
         process.wait_metric("pipeline_source_received_records_total", least, timeout=40, source=name)
 
 
-def killed_and_filled(cloud, start, settings, folder, until, command, *, before, down):
-    """Kill the pipeline, start it again after ``down`` seconds, and return its gaps once they are filled."""
+def killed_and_filled(cloud, start, settings, folder, until, command, *, before, down, again=False):
+    """Kill the pipeline, start it again after ``down`` seconds, and return its gaps once they are filled.
+
+    ``again``: kill it once more in the middle of that.
+    """
     process = start(settings)
+    received(process, before // 2)
+    cloud.turn("drop", n=5)  # what the cloud drops is a gap as well
     received(process, before)
     process.process.kill()
     process.process.wait()
@@ -56,9 +61,18 @@ def killed_and_filled(cloud, start, settings, folder, until, command, *, before,
     process = start(settings)
     received(process, before)
 
+    if again:
+        until(
+            lambda: process.metric("pipeline_gaps_known", state="filling"), "a gap is being filled", 30, process.process
+        )
+        process.process.kill()
+        process.process.wait()
+        process.stop()
+        process = start(settings)
+
     def filled():
         found = [gap for gap in gaps(folder, command) if gap["reason"] == "restart"]
-        return len(found) == len(STREAMS) and all(gap["state"] == "filled" for gap in found)
+        return len(found) == len(STREAMS) * (1 + again) and all(gap["state"] == "filled" for gap in found)
 
     until(filled, "the gaps are filled", 60 + 2 * down, process.process)
     assert process.metric("pipeline_conservation_error_records") == 0

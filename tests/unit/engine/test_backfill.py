@@ -156,7 +156,7 @@ async def test_without_backfill_only_what_is_asked_for_is_filled(bench):
     """A source without `backfill`, and what was given up for lack of room, wait for somebody to ask."""
     one = bench(automatic=False)
     other = bench()
-    shed = other.gaps.interval(LOG, other.clock.now() - 5, other.clock.now(), "spool_full", 7)
+    shed = other.gaps.interval(LOG, other.clock.now() - 5, other.clock.now(), "shed", 7)
     for each in (one, other):
         each.clock.advance(1000)
     await other.until(lambda: other.gap.state == "filled")

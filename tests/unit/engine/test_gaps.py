@@ -96,6 +96,18 @@ def test_a_gap_that_lasts_goes_on_in_the_next_life(clock, disk):
     assert [gap.records for gap in ledger] == [7, 0]
 
 
+def test_a_gap_of_a_source_that_is_gone_ends(clock, disk):
+    """Once the configuration has a source no more, its open gap does not grow for ever."""
+    ledger = life(clock, disk)
+    ledger.heard(TAP, clock.now())
+    ledger.opened(TAP, clock.now(), "silent")
+    disk.commit(ledger)
+    clock.advance(60)
+    ledger = life(clock, disk, away=())
+    clock.advance(60)
+    assert [(gap.state, gap.seconds(clock.now())) for gap in ledger] == [("closed", 60)]
+
+
 def test_an_orderly_stop_leaves_no_doubt_about_the_time_before(clock, disk):
     """A quiet source that was connected to the end misses what came from the stop on, and nothing before."""
     ledger = life(clock, disk)
@@ -182,6 +194,6 @@ def test_shed_records_are_a_gap(clock):
     watch.shed(TAP, 0, 40)
     watch.shed(TAP, 40, 50)
     (gap,) = ledger
-    assert (gap.reason, gap.records) == ("spool_full", 50)
+    assert (gap.reason, gap.records) == ("shed", 50)
     assert gap.start <= clock.now() - 20
     assert gap.end >= clock.now() - 12

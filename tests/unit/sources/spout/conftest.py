@@ -252,6 +252,7 @@ class Report:
     def heard(self, when: float, *, org: str = "") -> None:
         assert org == "acme"
         self.heard_until = when
+        self._notify()
 
     def upstream_dropped(self, count: int, *, org: str = "") -> None:
         assert org == "acme"

@@ -165,6 +165,32 @@ async def test_stopping_ends_a_wait_between_connections(bench, cloud):
 
 
 @BOTH
+async def test_a_keep_alive_is_proof_that_nothing_is_missing(bench, cloud):
+    """Up to the last sign of life nothing is missing, but only once all that came before is with the outlet."""
+    on = asyncio.Event()
+
+    async def script(connection):
+        await connection.live()
+        await on.wait()
+        await connection.send(RECORDS[0], b'{"__trace":"keepalive"}')
+        await asyncio.Event().wait()
+
+    cloud.script = script
+    async with bench.running():
+        await bench.report.until(lambda: bench.report.heard_until > 0)
+        connected = bench.report.heard_until
+        bench.outlet.room.clear()
+        on.set()
+        async with asyncio.timeout(5):
+            while not bench.outlet.waiting:
+                await asyncio.sleep(0.001)
+        assert bench.report.heard_until == connected
+        bench.outlet.room.set()
+        await bench.outlet.until(1)
+        await bench.report.until(lambda: bench.report.heard_until > connected)
+
+
+@BOTH
 async def test_what_lima_charlie_dropped_is_counted_and_is_a_gap(bench, cloud):
     """`dropped` traces say how many records were lost upstream, and when."""
 
