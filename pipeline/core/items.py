@@ -36,6 +36,12 @@ class Part:
     origin: Origin = "live"
     values: Sequence[Mapping[str, str]] | None = None
     """One mapping per payload, or None when the sink asks for no path."""
+    size: int = -1
+    """Bytes of all payloads together."""
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            self.size = sum(map(len, self.payloads))
 
     @property
     def org(self) -> str:

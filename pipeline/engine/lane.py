@@ -20,6 +20,10 @@ from pipeline.kit.backoff import Backoff
 from pipeline.kit.log import Logger
 
 
+TURN = 0.002
+"""Seconds that a lane with a backlog works until it lets others."""
+
+
 class Tally:
     """Counts of a lane in one log. At every moment: received + carried + derived = the other five, and what waits."""
 
@@ -68,6 +72,8 @@ class Slice:
     hand: InHand
     start: int
     end: int
+    size: int
+    """Bytes of the payloads."""
 
     @property
     def log(self) -> LogId:
@@ -84,6 +90,7 @@ class Slice:
             batch.received_at,
             batch.origin,
             step.values if whole or step.values is None else step.values[start:end],
+            self.size,
         )
 
 
@@ -133,6 +140,7 @@ class Lane:
         self._hasty = False
         self._draining = False
         self._turn = 0
+        self._turn_ends = 0.0
         self._turns = asyncio.Semaphore(runner.config.in_flight)
 
     # --- as the spool sees it
@@ -222,10 +230,9 @@ class Lane:
                     found = self._slice(hand, limits.max_events - events, limits.max_bytes - size, first=not slices)
                     if found is None:
                         return slices
-                    part, length = found
-                    slices.append(part)
-                    events += part.end - part.start
-                    size += length
+                    slices.append(found)
+                    events += found.end - found.start
+                    size += found.size
                     if events >= limits.max_events or size >= limits.max_bytes:
                         return slices
                     continue
@@ -243,6 +250,7 @@ class Lane:
                 if self._pending() or self._skipped:
                     continue
                 await self._wake.wait()
+                self._turn_ends = self._clock.monotonic() + TURN
         finally:
             if due is not None:
                 due.cancel()
@@ -260,7 +268,10 @@ class Lane:
             batch = await self._spool.read(log, self._cursors[log])
             if batch is not None:
                 self._current = await self._take(log, batch)
-                await asyncio.sleep(0)  # a backlog must not hold up everybody else
+                # A backlog must not hold up everybody else; nor must sources get ahead of us because we are too polite.
+                if self._clock.monotonic() >= self._turn_ends:
+                    await asyncio.sleep(0)
+                    self._turn_ends = self._clock.monotonic() + TURN
                 return self._current, True
         return None, False
 
@@ -297,14 +308,14 @@ class Lane:
         tally.discarded["spool_damage"] = tally.discarded.get("spool_damage", 0) + count
         self._log.error("The spool lost records.", lane=self.id, log=str(log), records=count)
 
-    def _slice(self, hand: InHand, room_events: int, room_bytes: int, *, first: bool) -> tuple[Slice, int] | None:
+    def _slice(self, hand: InHand, room_events: int, room_bytes: int, *, first: bool) -> Slice | None:
         """The payloads of this step that fit; None when it must begin the next write. A record's payloads stay together."""
         step, start = hand.step, hand.taken
         count = len(step.payloads)
         if start == 0 and count <= room_events and step.size <= room_bytes:
             hand.taken = count
             self._current = None
-            return Slice(hand, 0, count), step.size
+            return Slice(hand, 0, count, step.size)
         if not first and start == 0:
             return None
         payloads, offsets = step.payloads, step.offsets
@@ -323,7 +334,7 @@ class Lane:
         hand.taken = end
         if end == count:
             self._current = None
-        return Slice(hand, start, end), size
+        return Slice(hand, start, end, size)
 
     # --- writing
 
@@ -405,8 +416,7 @@ class Lane:
             tally.delivered += stored
             tally.in_hand -= stored
             self.runner.sent_records += stored
-            size = sum(map(len, part.payloads))
-            self.runner.sent_bytes += size - sum(len(part.payloads[index]) for index in verdicts)
+            self.runner.sent_bytes += part.size - sum(len(part.payloads[index]) for index in verdicts)
             again = [index for index, verdict in verdicts.items() if isinstance(verdict, RetryLater)]
             lines = [
                 letter(
