@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
-from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from pipeline.core.errors import ConfigError
@@ -15,37 +14,38 @@ from pipeline.core.types import Listen
 from pipeline.engine.observe import Observation, Observed
 from pipeline.engine.runner import Runner, Service
 from pipeline.kit import log as logs
+from pipeline.kit.pages import Answer, Pages
+
+_JSON = "application/json; charset=utf-8"
+_POLICY = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+}
 
 
-class _Pages:
+class _Answers:
     """Answers for what is observed."""
 
     def __init__(self, observed: Observed) -> None:
         self._observed = observed
-        self._page = Path(__file__).with_name("live.html").read_text(encoding="utf-8")
+        self._page = Path(__file__).with_name("live.html").read_bytes()
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        body = await self._observed.metrics()
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(self) -> Answer:
+        return Answer(await self._observed.metrics(), CONTENT_TYPE_LATEST)
 
-    async def healthz(self, _: web.Request) -> web.Response:
+    async def healthz(self) -> Answer:
         """Alive: the event loop answers."""
-        return web.Response(text="ok\n")
+        return Answer(b"ok\n", "text/plain; charset=utf-8")
 
-    async def readyz(self, _: web.Request) -> web.Response:
+    async def readyz(self) -> Answer:
         ready, body = await self._observed.health()
-        return web.json_response(body, status=200 if ready else 503, dumps=lambda value: orjson.dumps(value).decode())
+        return Answer(orjson.dumps(body), _JSON, 200 if ready else 503)
 
-    async def state(self, _: web.Request) -> web.Response:
+    async def state(self) -> Answer:
         """What the live page shows, as JSON."""
-        body = await self._observed.state()
-        return web.json_response(body, dumps=lambda value: orjson.dumps(value).decode())
+        return Answer(orjson.dumps(await self._observed.state()), _JSON)
 
-    async def live(self, _: web.Request) -> web.Response:
-        headers = {
-            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
-        }
-        return web.Response(text=self._page, content_type="text/html", headers=headers)
+    async def live(self) -> Answer:
+        return Answer(self._page, "text/html; charset=utf-8", headers=_POLICY)
 
 
 DEFAULT = Listen("127.0.0.1", 9600)
@@ -68,21 +68,21 @@ async def pages(observed: Observed, asked: Listen | None) -> AsyncIterator[None]
     Where an address was asked for and cannot be bound, raises ConfigError; the default address is only tried.
     """
     listen = asked or DEFAULT
-    answers = _Pages(observed)
-    app = web.Application(client_max_size=1 << 16)
-    app.add_routes([
-        web.get("/metrics", answers.metrics),
-        web.get("/healthz", answers.healthz),
-        web.get("/readyz", answers.readyz),
-        web.get("/state", answers.state),
-        web.get("/", answers.live),
-    ])  # fmt: skip
-    web_runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await web_runner.setup()
+    answers = _Answers(observed)
+    log = logs.get(component="admin")
+    server = Pages(
+        {
+            "/metrics": answers.metrics,
+            "/healthz": answers.healthz,
+            "/readyz": answers.readyz,
+            "/state": answers.state,
+            "/": answers.live,
+        },
+        log,
+    )
     try:
-        site = web.TCPSite(web_runner, listen.host or None, listen.port)
         try:
-            await site.start()
+            host, port = await server.start(listen.host or None, listen.port)
         except OSError as error:
             problem = ConfigError(
                 f"the admin server cannot listen on {listen}: {error.strerror or error}",
@@ -91,10 +91,9 @@ async def pages(observed: Observed, asked: Listen | None) -> AsyncIterator[None]
             )
             if asked is not None:
                 raise problem from error
-            logs.get(component="admin").warning("There is no admin server.", error=str(problem))
+            log.warning("There is no admin server.", error=str(problem))
         else:
-            host, port = web_runner.addresses[0][:2]
-            logs.get(component="admin").info("Serving metrics and health.", url=f"http://{Listen(host, port)}/")
+            log.info("Serving metrics and health.", url=f"http://{Listen(host, port)}/")
         yield
     finally:
-        await web_runner.cleanup()
+        await server.stop()

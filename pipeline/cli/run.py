@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import Options, configure_log
-from pipeline.config.load import Loaded
 from pipeline.core.errors import ConfigError
-from pipeline.engine.runner import Service
-from pipeline.engine.summary import Summary
+
+if TYPE_CHECKING:  # they import all of pydantic, YAML and the engine
+    import asyncio
+
+    from pipeline.config.load import Loaded
+    from pipeline.engine.runner import Service
+    from pipeline.engine.summary import Summary
 
 _EPILOG = """\b
 Examples:
@@ -53,6 +57,7 @@ def command(context: click.Context, config: Path, *, summary: bool | None) -> No
 
 def run(loaded: Loaded, *, admin: bool = True, services: Sequence[Service] = ()) -> Summary:
     """Run a configuration to its end in a fresh event loop."""
+    import asyncio
 
     async def main() -> Summary:
         from pipeline.engine.accounts import accounts
@@ -85,6 +90,7 @@ def several(loaded: Loaded) -> bool:
 
 def supervise(loaded: Loaded, options: Options) -> Summary:
     """Run a configuration to its end in several processes."""
+    import asyncio
 
     async def main() -> Summary:
         from pipeline.admin.server import pages

@@ -79,7 +79,12 @@ def _config(what: str, options: dict[str, Any]) -> dict[str, Any]:
     source = {"type": "spout", "stream": _STREAMS[what], "host": options["host"]}
     source |= {key: options[key] for key in ("cat", "tag", "sid", "inv_id") if options[key]}
     pretty = sys.stdout.isatty() and not options["as_json"]
-    sink: dict[str, Any] = {"type": "stdout", "format": "pretty" if pretty else "json"}
+    # Somebody is waiting: do not collect records for better writes.
+    sink: dict[str, Any] = {
+        "type": "stdout",
+        "format": "pretty" if pretty else "json",
+        "batch": {"max_wait": 0.01},
+    }
     if options["fields"]:
         sink["fields"] = [field.strip() for field in options["fields"].split(",") if field.strip()]
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping
 
 from pipeline.config.model import Config
@@ -11,39 +12,47 @@ from pipeline.core.component import Org
 from pipeline.core.errors import AuthenticationError, ConfigError
 from pipeline.core.sink import Sink
 from pipeline.core.source import Source
+from pipeline.limacharlie.config import LimaCharlieConfig
+from pipeline.limacharlie.credentials import discover
 
 
 @contextlib.asynccontextmanager
 async def accounts(
     config: Config, registry: Registry, environ: Mapping[str, str] | None = None
 ) -> AsyncIterator[dict[str, Org]]:
-    """Organizations by their name in the configuration ("" where it names none), with their clients; closed at the end.
+    """Organizations by their name in the configuration ("" where it names none); closed at the end.
+
+    Those of which a component needs an account have their client.
 
     Raises `AuthenticationError` when a source or a sink needs an organization for which no key is found, `ConfigError` for one
     without an id and for bad values.
     """
-    from pipeline.limacharlie.client import LimaCharlie
-
     needed = _needed(config, registry)
     async with contextlib.AsyncExitStack() as stack:
         orgs: dict[str, Org] = {}
         for name in list(config.orgs) or [""]:
             section = config.account(name)
-            try:
-                account = await stack.enter_async_context(LimaCharlie(section, environ=environ))
-            except AuthenticationError:
-                if name in needed:
-                    raise
-                orgs[name] = Org(name, section.oid)
-            else:
-                if name in needed and account.credentials.oid is None:
-                    raise ConfigError(
-                        "There is an API key, but no organization id.",
-                        where=account.credentials.origin,
-                        fix="Set LC_OID, or limacharlie.oid in the configuration.",
-                    )
-                orgs[name] = Org(name, account.credentials.oid, account)
+            if name not in needed:
+                orgs[name] = Org(name, _oid(section, environ))
+                continue
+            from pipeline.limacharlie.client import LimaCharlie  # an HTTP client, which not every configuration needs
+
+            account = await stack.enter_async_context(LimaCharlie(section, environ=environ))
+            if account.credentials.oid is None:
+                raise ConfigError(
+                    "There is an API key, but no organization id.",
+                    where=account.credentials.origin,
+                    fix="Set LC_OID, or limacharlie.oid in the configuration.",
+                )
+            orgs[name] = Org(name, account.credentials.oid, account)
         yield orgs
+
+
+def _oid(section: LimaCharlieConfig, environ: Mapping[str, str] | None) -> str | None:
+    try:
+        return discover(section, os.environ if environ is None else environ).oid
+    except AuthenticationError:
+        return section.oid
 
 
 def _needed(config: Config, registry: Registry) -> set[str]:

@@ -19,7 +19,6 @@ from pipeline.engine.route import Route, Step
 from pipeline.kit.backoff import Backoff
 from pipeline.kit.log import Logger
 
-
 TURN = 0.002
 """Seconds that a lane with a backlog works until it lets others."""
 
@@ -250,7 +249,7 @@ class Lane:
                 if self._pending() or self._skipped:
                     continue
                 await self._wake.wait()
-                self._turn_ends = self._clock.monotonic() + TURN
+                self._turn_ends = _loop_time() + TURN
         finally:
             if due is not None:
                 due.cancel()
@@ -269,9 +268,9 @@ class Lane:
             if batch is not None:
                 self._current = await self._take(log, batch)
                 # A backlog must not hold up everybody else; nor must sources get ahead of us because we are too polite.
-                if self._clock.monotonic() >= self._turn_ends:
+                if _loop_time() >= self._turn_ends:
                     await asyncio.sleep(0)
-                    self._turn_ends = self._clock.monotonic() + TURN
+                    self._turn_ends = _loop_time() + TURN
                 return self._current, True
         return None, False
 
@@ -507,6 +506,10 @@ class Lane:
     async def _commit_skipped(self) -> None:
         logs, self._skipped = self._skipped, set()
         await self._settle(logs, None)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _changed(piece: Slice) -> frozenset[int]:

@@ -8,11 +8,7 @@ import ssl
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from typing import Any
 
 _Stamp = tuple[tuple[int, int, int], ...]
 
@@ -31,6 +27,18 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 def self_signed(names: Iterable[str]) -> tuple[bytes, bytes]:
     """Make a certificate for these host names and IP addresses; return it and its key as PEM."""
+    # Eight megabytes, which whoever has a certificate does without.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    def general_name(name: str) -> Any:
+        try:
+            return x509.IPAddress(ipaddress.ip_address(name))
+        except ValueError:
+            return x509.DNSName(name.encode("idna").decode())
+
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "lc-pipeline")])
     now = dt.datetime.now(dt.UTC)
@@ -44,9 +52,7 @@ def self_signed(names: Iterable[str]) -> tuple[bytes, bytes]:
         .not_valid_after(now + dt.timedelta(days=3650))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.SubjectAlternativeName([_general_name(name) for name in sorted(set(names))]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName([general_name(name) for name in sorted(set(names))]), critical=False)
         .sign(key, hashes.SHA256())
     )
     return (
@@ -103,10 +109,3 @@ def _state(path: Path) -> tuple[int, int, int]:
     except FileNotFoundError:
         return (0, 0, 0)
     return (info.st_ino, info.st_mtime_ns, info.st_size)
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name.encode("idna").decode())

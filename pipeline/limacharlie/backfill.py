@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -13,7 +13,9 @@ from pipeline.core.source import Past
 from pipeline.core.types import Duration
 from pipeline.limacharlie import records
 from pipeline.limacharlie.answers import Doc
-from pipeline.limacharlie.client import LimaCharlie
+
+if TYPE_CHECKING:  # it imports an HTTP client
+    from pipeline.limacharlie.client import LimaCharlie
 
 STREAMS = ("event", "detect", "audit")
 """Streams of which LimaCharlie keeps a history."""

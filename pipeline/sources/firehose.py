@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
@@ -23,7 +23,10 @@ from pipeline.kit.tls_server import Buffers, End
 from pipeline.limacharlie.backfill import Backfill, Selection, check_backfill, fetch
 from pipeline.sources.firehose_budget import Budget
 from pipeline.sources.firehose_connection import Admission, Connection
-from pipeline.sources.firehose_output import OutputConfig, Registration
+from pipeline.sources.firehose_output import OutputConfig
+
+if TYPE_CHECKING:  # it imports an HTTP client
+    from pipeline.sources.firehose_registration import Registration
 
 CERTIFICATE_CHECK = 2.0
 """Seconds between two looks at the certificate files."""
@@ -410,6 +413,8 @@ class Firehose(Source[FirehoseConfig]):
         handover = self._context.handover
         if self.config.output is None or (handover is not None and not handover.leads):
             return None
+        from pipeline.sources.firehose_registration import Registration
+
         config = self.config.output
         output = config.output(self.config.stream, tls=self.config.tls, token=self.config.token)
         return Registration(config, output, self, self._connections_of)

@@ -1,11 +1,13 @@
 """A lane: batching, retries, verdicts, positions and counts."""
 
 import asyncio
+import time
 
 import pytest
 
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.errors import Partial, PermissionDeniedError, Rejected, RetryLater
+from pipeline.engine.lane import TURN
 
 A, B = LogId("a"), LogId("b")
 
@@ -325,13 +327,18 @@ async def test_a_dropped_backlog_lets_others_run(bench, stage):
             turns += 1
             await asyncio.sleep(0)
 
-    made = await bench(filters=[stage(lambda _events: seen.append(turns) or [])])
+    def work(_events):
+        seen.append(turns)
+        time.sleep(TURN / 2)
+        return []
+
+    made = await bench(filters=[stage(work)])
     counting = asyncio.ensure_future(count())
     for start in range(50):
         await made.send(*numbered(1, start))
     await made.until(lambda: made.lane.tallies[made.logs[0]].filtered == 50)
     counting.cancel()
-    assert len(set(seen)) == 50
+    assert 20 <= len(set(seen)) <= 50
 
 
 async def test_what_is_skipped_while_it_is_read(bench):

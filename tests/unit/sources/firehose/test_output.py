@@ -12,8 +12,9 @@ from pipeline.core.component import Org
 from pipeline.core.types import Secret
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.outputs import Output
-from pipeline.sources import firehose_output as module
-from pipeline.sources.firehose_output import OutputConfig, differs
+from pipeline.sources import firehose_registration as module
+from pipeline.sources.firehose_output import OutputConfig
+from pipeline.sources.firehose_registration import differs
 
 EVENTS = 40
 

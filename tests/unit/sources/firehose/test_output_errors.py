@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.core.component import Org
 from pipeline.sources.firehose import Firehose, FirehoseConfig
-from pipeline.sources.firehose_output import OutputConfig, Registration
+from pipeline.sources.firehose_output import OutputConfig
+from pipeline.sources.firehose_registration import Registration
 from pipeline.testing import context
 
 EVENTS = 40
