@@ -22,12 +22,13 @@ import orjson
 from pipeline.core.errors import PipelineError, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.engine.runner import Runner
+    from pipeline.engine.runner import Runner, Service
 
 _EPILOG = """\b
 Examples:
   lc-pipeline demo
   lc-pipeline demo --duration 10s --rate 50
+  lc-pipeline demo --closed-loop
   KAFKA_BOOTSTRAP=localhost:9092 lc-pipeline demo
 """
 _READY_TIMEOUT = 20.0
@@ -52,8 +53,15 @@ _READY_TIMEOUT = 20.0
     show_envvar=True,
     help="Also send everything to this Kafka broker.",
 )
+@click.option(
+    "--closed-loop",
+    is_flag=True,
+    help="A detection tasks a sensor that is offline; its answer opens an AI session. Ends by itself, in under a minute.",
+)
 @click.pass_context
-def command(context: click.Context, path: Path, rate: float, duration: str | None, kafka: str | None) -> None:
+def command(
+    context: click.Context, path: Path, rate: float, duration: str | None, kafka: str | None, *, closed_loop: bool
+) -> None:
     """Show the pipeline at work against a local LimaCharlie: streams, filters, files and the terminal."""
     from pipeline.cli.run import run
     from pipeline.cli.table import render
@@ -69,24 +77,31 @@ def command(context: click.Context, path: Path, rate: float, duration: str | Non
     logs.configure(given.get("log_level") or "warning", given.get("log_format") or "auto")
     path = path.absolute()
     path.mkdir(parents=True, exist_ok=True)
-    with _emulator(rate) as ready:
-        file = path / "pipeline.yaml"
-        file.write_text(_config(ready, path, kafka), encoding="utf-8")
-        _introduce(ready, path, file, kafka)
+    with _emulator(*(["--rate", "0", "--events", "0"] if closed_loop else ["--rate", str(rate)])) as ready:
+        file = path / ("closed-loop.yaml" if closed_loop else "pipeline.yaml")
+        services: list[Service] = [lambda runner: _stop_after(runner, seconds)]
+        if closed_loop:
+            from pipeline.cli import demo_loop
+
+            file.write_text(demo_loop.config(ready, path, kafka), encoding="utf-8")
+            services.append(lambda runner: demo_loop.story(runner, ready, path))
+        else:
+            file.write_text(_config(ready, path, kafka), encoding="utf-8")
+            _introduce(ready, path, file, kafka)
         loaded = load(file, {**os.environ, "DEMO_API_KEY": ready["api_key"]})
-        result = run(loaded, services=[lambda runner: _stop_after(runner, seconds)])
+        result = run(loaded, services=services)
     click.echo("\n" + render(result), err=True)
     click.echo(f"\nThe files are in {path}.", err=True)
     context.exit(result.exit_code)
 
 
 @contextlib.contextmanager
-def _emulator(rate: float) -> Iterator[dict[str, Any]]:
+def _emulator(*options: str) -> Iterator[dict[str, Any]]:
     """The local LimaCharlie as a process of its own; Ctrl-C must reach it after us, so it gets its own session."""
     folder = Path(tempfile.mkdtemp(prefix="lc-pipeline-demo-"))
     ready_file = folder / "ready.json"
     log = (folder / "emulator.log").open("wb")
-    arguments = ["--listen", "127.0.0.1:0", "--rate", str(rate), "--keepalive", "5", "--ready-file", str(ready_file)]
+    arguments = ["--listen", "127.0.0.1:0", *options, "--keepalive", "5", "--ready-file", str(ready_file)]
     process = subprocess.Popen(  # noqa: S603 - our own program with our own arguments
         [sys.executable, "-m", "pipeline.cli", "emulate", *arguments], stdout=log, stderr=log, start_new_session=True
     )

@@ -36,6 +36,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType({
         "sample": "pipeline.filters.sample:Sample",
     },
     "sinks": {
+        "ai_session": "pipeline.sinks.ai_session:AiSessionSink",
         "file": "pipeline.sinks.file:FileSink",
         "kafka": "pipeline.sinks.kafka:KafkaSink",
         "reliable_task": "pipeline.sinks.reliable_task:ReliableTaskSink",

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.limacharlie import records
+from pipeline.limacharlie.ai.message import Message, parse
 
 TELLING = (
     "COMMAND_LINE",
@@ -103,6 +104,8 @@ def _category(doc: Mapping[str, Any]) -> str:
 def _what(doc: Mapping[str, Any]) -> str:
     if records.is_detection(doc):
         return _join(doc.get("source_rule"), records.event_type(doc), _telling(records.payload(doc)))
+    if "session" in doc and isinstance(message := parse(doc.get("event")), Message):
+        return message.text or _telling(message.payload)
     if "etype" in doc:
         return _join(doc.get("ident"), doc.get("msg") or doc.get("error"))
     return _telling(records.payload(doc))

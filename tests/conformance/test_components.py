@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import os
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from pipeline.config.registry import BUILT_IN, Registry, config_class
 from pipeline.core.component import Context, Org
+from pipeline.emulator import ai_org
 from pipeline.emulator.server import Emulator
 from pipeline.emulator.state import Settings
 from pipeline.kit.clock import SystemClock
@@ -122,6 +124,34 @@ async def test_sink_reliable_task():
                 return [payloads[task.context] for task in await account.reliable_tasking.list()]
 
             await check_sink(with_account, stored, ordered=False)
+    finally:
+        await cloud.stop()
+
+
+async def test_sink_ai_session(monkeypatch):
+    """The sink of AI sessions keeps the contract: each record is in the prompt of one session."""
+    monkeypatch.setattr(ai_org, "MAX_SESSIONS", 1000)
+    cloud = Emulator(Settings(port=0, rate=0))
+    await cloud.start()
+    ready = cloud.ready()
+    section = LimaCharlieConfig.model_validate({key: ready[key] for key in ("url", "oid", "api_key")})
+    keys = {"prompt": "{record}", "anthropic_key": "sk-ant-x", "limits": {"per_minute": 1000, "per_day": 1000}}
+    make = maker("sinks", "ai_session", confirm=True, **keys)
+    try:
+        async with LimaCharlie(section, environ={}) as account:
+            orgs = tuple(Org(name, ready["oid"], account) for name in ("", "acme", "globex"))
+            cloud.panel.ai.account(f"org:{ready['oid']}").creations.limit = 1000
+
+            def stored() -> list[bytes]:
+                prompts = [session.prompt for session in cloud.panel.ai.sessions.values()]
+                return [re.findall(r"\n<data \w+>\n(.*)\n</data", prompt)[0].encode() for prompt in prompts]
+
+            await check_sink(
+                lambda surroundings: make(replace(surroundings, orgs=orgs, clock=SystemClock())),
+                stored,
+                large=40_000,
+                ordered=False,
+            )
     finally:
         await cloud.stop()
 

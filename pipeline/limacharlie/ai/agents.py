@@ -49,6 +49,7 @@ class Agents:
         data: Any = None,
         name: str | None = None,
         idempotent_key: str | None = None,
+        repeatable: bool | None = None,
         **settings: Any,
     ) -> SessionInfo:
         """Begin a session from a definition, named plainly or as ``hive://ai_agent/NAME``.
@@ -73,6 +74,7 @@ class Agents:
             words,
             name=name or text(definition, "name") or None,
             idempotent_key=idempotent_key,
+            repeatable=repeatable,
             profile=profile,
             lc_api_key=await self._secret(text(definition, "lc_api_key_secret")) or None,
             lc_uid=await self._secret(text(definition, "lc_uid_secret")) or None,

@@ -221,10 +221,12 @@ class OrgSessions(_Listed):
         lc_api_key: str | None = None,
         lc_uid: str | None = None,
         trigger_source: str = "cli",
+        repeatable: bool | None = None,
     ) -> SessionInfo:
         """Begin a session with a prompt; either ``anthropic_key`` or ``credentials`` pays. ``profile`` is as on the wire.
 
-        Tried again after a temporary failure only with an ``idempotent_key``. Raises `TooManySessionsError`.
+        Tried again after a temporary failure only with an ``idempotent_key``, unless ``repeatable`` says otherwise. Raises
+        `TooManySessionsError`.
         """
         path = "/v1/api/sessions"
         body: Doc = {"prompt": prompt, "trigger_source": trigger_source, "provider": provider, "name": name}
@@ -234,7 +236,12 @@ class OrgSessions(_Listed):
         body = {key: value for key, value in body.items() if value is not None}
         self._service.conceal({key: value for key, value in body.items() if key != "prompt"})
         answer = await self._service.request(
-            "POST", path, json=body, org=True, refusals={409: _CREATE[409]}, repeatable=idempotent_key is not None
+            "POST",
+            path,
+            json=body,
+            org=True,
+            refusals={409: _CREATE[409]},
+            repeatable=idempotent_key is not None if repeatable is None else repeatable,
         )
         return SessionInfo.read(table(answer, path), path)
 

@@ -1,0 +1,153 @@
+"""From a detection over a task, its answer and an AI session to the verdict in the file, with real processes and real kills."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+
+import pytest
+
+SECRETS = re.compile(r"eyJ[\w-]{8,}\.|sk-ant-|[?&](token|sig|signature)=")
+
+
+def get(ready, path):
+    """Ask the AI service in the organization's name."""
+    headers = {"Authorization": f"Bearer {ready['api_key']}", "X-LC-OID": ready["oid"]}
+    with urllib.request.urlopen(urllib.request.Request(ready["url"] + path, headers=headers), timeout=10) as response:
+        return json.load(response)
+
+
+def start(ready, prompt, **profile):
+    body = json.dumps({"prompt": prompt, "anthropic_key": "sk-ant-x", "profile": profile}).encode()
+    headers = {"Authorization": f"Bearer {ready['api_key']}", "X-LC-OID": ready["oid"]}
+    request = urllib.request.Request(f"{ready['url']}/v1/api/sessions", body, headers)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)["session_id"]
+
+
+def section(ready):
+    return {key: ready[key] for key in ("url", "oid", "api_key")}
+
+
+def follow(ready, folder):
+    """A pipeline that writes what sessions say to files."""
+    return {
+        "limacharlie": section(ready),
+        "sources": {"sessions": {"type": "ai_session", "poll": "200ms"}},
+        "sinks": {"files": {"type": "file", "path": f"{folder}/{{stream}}/all.jsonl", "batch": {"max_wait": "50ms"}}},
+        "routes": {"transcripts": {"from": "sessions", "to": "files", "dedupe": True}},
+        "spool": {"type": "disk", "path": f"{folder}/spool", "max_size": "256MiB"},
+    }
+
+
+def no_secrets(*pipelines):
+    """Neither a key nor a token nor a signed URL is in any log."""
+    for one in pipelines:
+        for entry in one.log:
+            assert not SECRETS.search(json.dumps(entry)), entry
+
+
+@pytest.mark.timeout(90)
+def test_demo_closed_loop(tmp_path, lines):
+    """`demo --closed-loop` ends by itself within a minute; detection and answer are in the prompt, the verdict is beside them."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "demo", "--closed-loop", "--path", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=80,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    assert time.monotonic() - began < 60
+    records = {
+        folder: [json.loads(line) for line in lines(tmp_path / folder)] for folder in ("detect", "event", "ai_session")
+    }
+    (detection,), transcript = records["detect"], records["ai_session"]
+    answers = [record for record in records["event"] if record["routing"]["event_type"] == "OS_PROCESSES_REP"]
+    assert {"context": "triage", "id": detection["detect_id"]} == answers[0]["request"]
+    assert {detection["detect_id"]} == {record["session"]["detect_id"] for record in transcript}
+    said = {record["routing"]["event_type"]: record["event"]["payload"] for record in transcript}
+    command_line = json.dumps(detection["detect"]["event"]["COMMAND_LINE"])
+    assert command_line in said["AI_USER"]["text"]
+    assert "OS_PROCESSES_REP" in said["AI_USER"]["text"]
+    assert said["AI_RESULT"]["summary"].startswith("Verdict:")
+    assert "Verdict: true positive" in done.stdout
+    assert "Adds up" in done.stderr
+
+
+@pytest.mark.timeout(120)
+def test_twenty_cuts_and_two_kills(emulator, pipeline, tmp_path, until, lines):
+    """Through 20 cuts at random moments and two kills of the process (seed 11), each message is exactly once in the file."""
+    rng = random.Random(11)
+    cloud = emulator("--rate", "0", "--events", "0")
+    cloud.turn("ai_timing", start=0.05, pace=0.002)
+    session = start(cloud.ready, "begin", allowed_tools=["Bash"])
+    runs = [pipeline(follow(cloud.ready, tmp_path / "out"))]
+    files = tmp_path / "out" / "ai_session"
+    until(lambda: files.exists() and any(b"AI_RESULT" in line for line in lines(files)), "the session is followed")
+    kills = sorted(rng.sample(range(3, 18), 2))
+    for cut in range(20):
+        cloud.turn("ai_emit", session_id=session, count=rng.randrange(1, 40), payload={"cut": cut})
+        if rng.random() < 0.5:
+            time.sleep(rng.random() * 0.05)  # somewhere in the middle of what is under way
+        cloud.turn("ai_replay", copies=2)
+        cloud.turn("ai_drop", session_id=session, how=rng.choice(["reset", "reset", "half"]))
+        if cut in kills:
+            runs[-1].stop(signal.SIGKILL)
+            cloud.turn("ai_emit", session_id=session, count=rng.randrange(1, 5), payload={"away": cut})
+            runs.append(pipeline(follow(cloud.ready, tmp_path / "out")))
+    runs[-1].stop(signal.SIGKILL)
+    cloud.turn("ai_end", session_id=session, reason="completed")  # nobody is there
+    runs.append(pipeline(follow(cloud.ready, tmp_path / "out")))
+    until(lambda: any(b"AI_SESSION_END" in line for line in lines(files)), "the end is noticed", 40)
+    assert 0 == runs[-1].stop()
+    wanted = get(cloud.ready, f"/v1/org/sessions/{session}/history")["messages"]
+    got = [json.loads(line)["event"] for line in lines(files)]
+    assert Counter(map(json.dumps, wanted)) == Counter(map(json.dumps, got))
+    no_secrets(*runs)
+
+
+@pytest.mark.timeout(90)
+def test_killed_while_sessions_are_opened(emulator, pipeline, tmp_path, until):
+    """kill -9 around the opening of sessions opens one for each detection, however often it comes again."""
+    cloud = emulator("--rate", "0", "--events", "4")
+    cloud.turn("ai_timing", start=0.05, pace=0.002)
+    out = tmp_path / "out"
+    config = {
+        "limacharlie": section(cloud.ready),
+        "sources": {"detections": {"type": "spout", "stream": "detect"}},
+        "sinks": {
+            "investigate": {
+                "type": "ai_session",
+                "anthropic_key": "sk-ant-secret",
+                "prompt": "Verdict? {record}",
+                "confirm": True,
+                "lookup_delay": "500ms",
+                "retry": {"base": "100ms", "cap": "500ms"},
+            }
+        },
+        "routes": {"act": {"from": "detections", "to": "investigate"}},
+        "spool": {"type": "disk", "path": f"{out}/spool", "max_size": "256MiB"},
+    }
+    cloud.turn("latency", route="api", seconds=1.0, times=1)  # the first answer does not come before the kill
+    runs = [pipeline(config)]
+    until(lambda: any("/v1/api/sessions" in path for path in cloud.requests()), "a session is asked for")
+    runs[-1].stop(signal.SIGKILL)
+    for _ in range(2):
+        runs.append(pipeline(config))
+        runs[-1].wait_log("Opened a session|had been opened", 30)
+        runs[-1].stop(signal.SIGKILL)
+    runs.append(pipeline(config))
+    # The emulator gives each connection the same four detections.
+    until(lambda: len(get(cloud.ready, "/v1/org/sessions")["sessions"]) >= 4, "each detection has its session", 30)
+    runs[-1].wait_metric("pipeline_lane_records_total", 4, route="act", outcome="delivered")
+    assert 0 == runs[-1].stop()
+    names = [one["name"] for one in get(cloud.ready, "/v1/org/sessions")["sessions"]]
+    assert 4 == len(names) == len(set(names)), names
+    no_secrets(*runs)
