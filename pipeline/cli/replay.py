@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from pipeline.cli.options import Options
 from pipeline.cli.render import printable
-from pipeline.core.errors import ConfigError, UsageError
+from pipeline.core.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:  # what is behind it would make `--help` slow
     from pipeline.config.load import Loaded
@@ -201,7 +201,9 @@ def _run(options: Options, path: Path, shared: dict[str, Any], **what: Any) -> i
             for sink in one.to
             for name in (f"{route}/{sink}", f"{route}.{sink}")
         }
-        what["names"] = tuple(name if name in known else str(Path(name).absolute()) for name in what["names"])
+        what["names"] = tuple(
+            name if name in known or not Path(name).exists() else str(Path(name).absolute()) for name in what["names"]
+        )
     elif what["source"] is None:
         if len(config.sources) > 1:
             raise UsageError("say which source the files stand for", fix=f"Give --source: {', '.join(config.sources)}.")
@@ -209,7 +211,7 @@ def _run(options: Options, path: Path, shared: dict[str, Any], **what: Any) -> i
     as_json = shared.pop("as_json")
     places = _places(loaded, shared.pop("worker"), what)
     request = Request.model_validate({**shared, **what})
-    reports = [asyncio.run(_at(loaded, place, request, _Bar(quiet=as_json))) for place in places]
+    reports = [asyncio.run(_at(loaded, place, places, request, _Bar(quiet=as_json))) for place in places]
     return _show(_together(reports), request, as_json=as_json)
 
 
@@ -231,7 +233,7 @@ def _places(loaded: Loaded, worker: int | None, what: dict[str, Any]) -> Sequenc
     return [placement.Place(number, workers, drains=True) for number in numbers]
 
 
-async def _at(loaded: Loaded, place: Place, request: Request, bar: _Bar) -> dict[str, Any]:
+async def _at(loaded: Loaded, place: Place, places: Sequence[Place], request: Request, bar: _Bar) -> dict[str, Any]:
     from pipeline.engine.replay_alone import look, replay
 
     with bar:
@@ -243,9 +245,9 @@ async def _at(loaded: Loaded, place: Place, request: Request, bar: _Bar) -> dict
         found = await ask(address(place.of(loaded.config)), request, bar.show)
         if found is not None:
             return found
-        if loaded.config.processes > 1 and not request.dry_run:
-            raise ConfigError(
-                f"worker {place.worker} does not run", fix="Start the pipeline: several workers replay while they run."
+        if any(address(one.of(loaded.config)).exists() for one in places if one is not place):
+            raise UnavailableError(
+                f"worker {place.worker} cannot be reached, while others run", fix="Try again when all run, or none."
             )
         return (await replay(loaded, place, request, lambda report: bar.show(report.body()))).body()
 

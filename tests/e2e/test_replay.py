@@ -139,7 +139,7 @@ def test_a_kill_after_acceptance_loses_nothing(scene, until):
     process.process.wait()
     _, err = client.communicate(timeout=20)
     assert client.returncode == 1
-    assert b"the pipeline ended during the replay" in err.lower()
+    assert b"the pipeline ended" in err.lower()
     scene.unblock()
     again = scene.run(expires=None)
     again.wait_metric("pipeline_replay_records_total", EVENTS, sink="lake", outcome="delivered", timeout=20)
@@ -169,7 +169,7 @@ def test_a_replay_that_is_broken_off_can_be_repeated(scene, until, number):
         report = json.loads(out)
         assert (report["complete"], report["accepted"], EVENTS - left) == (False, EVENTS - left, report["accepted"])
     else:
-        assert b"ended during the replay" in err
+        assert b"the pipeline ended" in err.lower()
     assert scene.replay("letters", "all/lake")["accepted"] == left
     sent = scene.cloud.sent("spout", "event")[:EVENTS]
     stored = scene.stored()
