@@ -107,9 +107,11 @@ def inner(answer: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_a_token(jwt):
+def test_a_token(curl):
     """A key becomes a token, and nothing else is in the answer."""
-    assert jwt.count(".") == 2
+    answer = curl(JWT)
+    assert list(answer) == ["jwt"]
+    assert answer["jwt"].count(".") == 2
 
 
 def test_reliable_tasking_by_selector(curl, jwt, api):
