@@ -61,7 +61,7 @@ def main() -> int:
         for gap in found:
             print(
                 f"{gap['source']:<12}{gap['reason']:<12}{gap['state']:<8}{gap['seconds']:>8.1f}"
-                f"{gap['fetched']:>9}{gap['known']:>8}{gap['added']:>8}"
+                f"{gap['fetched']:>9}{gap['known']:>8}{gap['added']:>8}  {gap['text']}".rstrip()
             )
         print(f"\n{'source':<12}{'generated since the first receipt':>34}{'twice':>7}{'missing':>9}{'invented':>10}")
         wrong = 0

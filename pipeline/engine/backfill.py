@@ -22,12 +22,16 @@ from pipeline.engine.gaps import SHED, Gap, GapLedger
 from pipeline.engine.intake import Intake
 from pipeline.kit.backoff import Backoff
 from pipeline.kit.log import Logger
-from pipeline.limacharlie.backfill import backfill_config
+from pipeline.limacharlie.backfill import BackfillConfig, backfill_config
 
 LOOK = 1.0
 """Seconds between two looks at the ledger."""
 AT_ONCE = 2
-"""Gaps that are filled at the same time, of different logs."""
+"""Logs of one organization whose gaps are filled at the same time."""
+PATIENCE = 12
+"""For so many times the delay a gap waits for later ones that touch its window, to be filled together with them."""
+LONGEST = 6 * 3600.0
+"""Seconds from the first to the last of the gaps that are filled together."""
 TRIES = 10
 """Failures after which a gap is given up, until somebody asks for it."""
 BY_REQUEST = frozenset({SHED})
@@ -66,11 +70,11 @@ class Filler:
         async with asyncio.TaskGroup() as group:
             while not stopping.is_set():
                 self._running = {log: task for log, task in self._running.items() if not task.done()}
-                for gap in self._due():
-                    if len(self._running) >= AT_ONCE:
-                        break
-                    if gap.log not in self._running:
-                        self._running[gap.log] = group.create_task(self._fill(gap))
+                for chain in self._chains():
+                    log = chain[0].log
+                    busy = sum(other.org == log.org for other in self._running)
+                    if log not in self._running and busy < AT_ONCE:
+                        self._running[log] = group.create_task(self._fill(chain))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK):
                         await stopping.wait()
@@ -116,51 +120,92 @@ class Filler:
             return "a route of its source has no `dedupe`, so records would come twice"
         return ""
 
-    def _due(self) -> list[Gap]:
+    def _chains(self) -> list[list[Gap]]:
+        """What is due, the oldest first: gaps of one log whose windows touch are filled together, with the requests of one.
+
+        A connection that flaps makes many gaps; each alone would ask for nearly the same.
+        """
         now = self._clock.now()
-        return [gap for gap in self._gaps if gap.state == "closed" and self._is_due(gap, now)]
+        chains: list[list[Gap]] = []
+        last: dict[tuple[LogId, bool], list[Gap]] = {}
+        for gap in sorted((gap for gap in self._gaps if self._is_ours(gap, now)), key=lambda gap: gap.start):
+            key = (gap.log, gap.wanted)
+            if key in last and self._touch(last[key], gap):
+                last[key].append(gap)
+            else:
+                last[key] = [gap]
+                chains.append(last[key])
+        return [due for chain in chains if (due := self._due(chain, now))]
 
-    def _is_due(self, gap: Gap, now: float) -> bool:
+    def _is_ours(self, gap: Gap, now: float) -> bool:
+        """Whether a gap is, or will be, to be filled without being asked for again."""
         place = self.places.get(gap.log)
-        if place is None or gap.end is None or now < self._not_before.get(gap.number, 0.0):
+        if place is None or gap.state not in ("open", "closed") or now < self._not_before.get(gap.number, 0.0):
             return False
-        if not gap.wanted and not (place.automatic and gap.reason not in BY_REQUEST):
-            return False
-        config = backfill_config(getattr(place.source.config, "backfill", False))
-        return gap.wanted or now >= gap.end + max(config.delay, config.margin)
+        return gap.wanted or (place.automatic and gap.reason not in BY_REQUEST)
 
-    async def _fill(self, gap: Gap) -> None:
-        if refusal := self._refusal(gap):  # asked for while we were not there to say so
-            self._failed(gap, RequestRefusedError(refusal))
-            self._gaps.changed(gap)
+    def _touch(self, chain: Sequence[Gap], gap: Gap) -> bool:
+        """Whether a gap may be filled with these. What was begun goes on alone: its progress is that of its own window."""
+        ends = [one.end for one in chain if one.end is not None]
+        if gap.progress or chain[0].progress or len(ends) < len(chain) or gap.start - chain[0].start > LONGEST:
+            return False
+        return gap.start - max(ends) <= 2 * self._config(gap).margin
+
+    def _due(self, chain: Sequence[Gap], now: float) -> list[Gap]:
+        """Those of a chain that are to be filled now: all together, or after some patience those that have waited long enough."""
+        config = self._config(chain[0])
+        delay = 0.0 if chain[0].wanted else max(config.delay, config.margin)
+        due = [gap for gap in chain if gap.end is not None and now >= gap.end + delay]
+        if len(due) == len(chain) or (chain[0].end is not None and now >= chain[0].end + PATIENCE * delay):
+            return due
+        return []
+
+    def _config(self, gap: Gap) -> BackfillConfig:
+        return backfill_config(getattr(self.places[gap.log].source.config, "backfill", False))
+
+    async def _fill(self, chain: Sequence[Gap]) -> None:
+        """Fill gaps whose windows touch; the first one keeps the counts."""
+        first = chain[0]
+        if refusal := self._refusal(first):  # asked for while we were not there to say so
+            self._failed(chain, RequestRefusedError(refusal))
             return
-        gap.state = "filling"
-        gap.attempts += 1
-        if not gap.progress:
-            gap.counted = [0, 0, 0]
-        gap.fetched, gap.known, gap.added = gap.counted
-        self._gaps.changed(gap)
+        for gap in chain:
+            gap.state = "filling"
+            gap.attempts += 1
+            self._gaps.changed(gap)
+        if not first.progress:
+            first.counted = [0, 0, 0]
+        first.fetched, first.known, first.added = first.counted
         try:
-            await self._fetch(gap, self.places[gap.log])
+            await self._fetch(first, max(gap.end or gap.start for gap in chain))
         except asyncio.CancelledError:
-            gap.state = "closed"
+            for gap in chain:
+                gap.state = "closed"
             raise
         except Exception as error:
-            self._failed(gap, error)
+            self._failed(chain, error)
         else:
-            gap.state, gap.text, gap.progress, gap.wanted = "filled", "", "", False
-            self._log.info(
-                "A gap is filled.",
-                gap=gap.number, log=str(gap.log), fetched=gap.fetched, known=gap.known, added=gap.added, distinct=True,
-            )  # fmt: skip
+            self._filled(chain)
         finally:
-            self._gaps.changed(gap)
+            for gap in chain:
+                self._gaps.changed(gap)
 
-    async def _fetch(self, gap: Gap, place: Filling) -> None:
-        config = backfill_config(getattr(place.source.config, "backfill", False))
-        assert gap.end is not None
-        start = gap.start - config.margin
-        end = max(min(gap.end + config.margin, self._clock.now()), start + 1.0)
+    def _filled(self, chain: Sequence[Gap]) -> None:
+        first = chain[0]
+        for gap in chain:
+            gap.state, gap.progress, gap.wanted = "filled", "", False
+            gap.text = "" if gap is first else f"together with gap {first.number}"
+        self._log.info(
+            "A gap is filled." if len(chain) == 1 else "Gaps are filled.",
+            gap=first.number, gaps=len(chain), log=str(first.log), fetched=first.fetched, known=first.known, added=first.added,
+            distinct=True,
+        )  # fmt: skip
+
+    async def _fetch(self, gap: Gap, end: float) -> None:
+        """Fetch from the beginning of a gap to ``end``, with the margins."""
+        place, margin = self.places[gap.log], self._config(gap).margin
+        start = gap.start - margin
+        end = max(min(end + margin, self._clock.now()), start + 1.0)
         pieces = place.source.history(place.org, start, end, gap.progress)
         async for piece in pieces:
             gap.fetched += len(piece.records)
@@ -180,23 +225,29 @@ class Filler:
         known = [dedupe.knows(batch, records) for dedupe in place.dedupes if dedupe is not None]
         return [raw for index, raw in enumerate(records) if not all(one[index] for one in known)]
 
-    def _failed(self, gap: Gap, error: Exception) -> None:
-        gap.text = str(error) or type(error).__name__
-        known = isinstance(error, PipelineError)
-        if isinstance(error, PermanentError) or gap.attempts >= TRIES:
-            gap.state, gap.wanted = "given_up", False
+    def _failed(self, chain: Sequence[Gap], error: Exception) -> None:
+        first = chain[0]
+        text = str(error) or type(error).__name__
+        given_up = isinstance(error, PermanentError) or first.attempts >= TRIES
+        for gap in chain:
+            gap.text, gap.state = text, "given_up" if given_up else "closed"
+            gap.wanted = gap.wanted and not given_up
+            self._gaps.changed(gap)
+        unexpected = None if isinstance(error, PipelineError) else error
+        if given_up:
+            fix = f"Once that is changed: lc-pipeline gaps fill SPOOL {first.number}"
+            sentence = "A gap could not be filled and is given up."
             self._log.error(
-                "A gap could not be filled and is given up.", gap=gap.number, log=str(gap.log), error=gap.text,
-                fix=f"Once that is changed: lc-pipeline gaps fill SPOOL {gap.number}", exc_info=None if known else error,
+                sentence, gap=first.number, gaps=len(chain), log=str(first.log), error=text, fix=fix, exc_info=unexpected,
                 distinct=True,
             )  # fmt: skip
             return
-        gap.state = "closed"
-        wait = self._waits.setdefault(gap.number, Backoff(10.0, 1800.0)).next()
+        wait = self._waits.setdefault(first.number, Backoff(10.0, 1800.0)).next()
         if isinstance(error, TemporaryError) and error.after is not None:
             wait = max(wait, error.after)
-        self._not_before[gap.number] = self._clock.now() + wait
+        for gap in chain:
+            self._not_before[gap.number] = self._clock.now() + wait
         self._log.warning(
-            "A gap could not be filled yet; it is tried again.", gap=gap.number, log=str(gap.log), error=gap.text,
-            exc_info=None if known else error,
+            "A gap could not be filled yet; it is tried again.", gap=first.number, gaps=len(chain), log=str(first.log),
+            error=text, exc_info=unexpected,
         )  # fmt: skip

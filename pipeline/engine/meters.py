@@ -288,7 +288,7 @@ class _Observer:
         self._clock = clock
 
     def __call__(self, batch: Batch, payload: bytes) -> None:
-        if batch.stream in ("event", "detect", "deployment"):
+        if batch.origin == "live" and batch.stream in ("event", "detect", "deployment"):
             when = event_time(payload)
             if when is not None:
                 self._latency.observe(max(0.0, self._clock.now() - when))

@@ -196,3 +196,34 @@ async def test_a_stop_leaves_the_rest_for_the_next_start(bench):
     again.restore(one.gaps.take(), ())
     (gap,) = again
     assert (gap.state, gap.progress, one.taken.records) == ("closed", "", [])
+
+
+async def test_gaps_of_a_connection_that_flaps_are_filled_with_one_walk(bench):
+    """Gaps whose windows touch wait for each other, within reason, and cost the requests of one."""
+    one = bench()
+    for _ in range(20):
+        one.clock.advance(20)
+        one.gaps.opened(LOG, one.clock.now(), "broken")
+        one.clock.advance(1)
+        one.gaps.closed(LOG)
+        await asyncio.sleep(0.003)
+    assert one.tap.asked == []
+    one.clock.advance(301)
+    await one.until(lambda: all(gap.state == "filled" for gap in one.gaps))
+    assert one.tap.asked == [(one.gap.start - 60, one.clock.now() - 301 + 60, "")]
+    far = one.gaps.interval(LOG, one.clock.now(), one.clock.now() + 1, "broken")
+    one.clock.advance(1000)
+    await one.until(lambda: far.state == "filled")
+    assert len(one.tap.asked) == 2
+
+
+async def test_a_gap_does_not_wait_for_ever_for_others(bench):
+    """Where a connection never comes to rest, what is old is filled all the same."""
+    one = bench()
+    while not one.tap.asked:
+        one.clock.advance(50)
+        one.gaps.opened(LOG, one.clock.now(), "broken")
+        one.gaps.closed(LOG)
+        await asyncio.sleep(0.003)
+        assert one.clock.now() < one.gap.end + 13 * 300
+    await one.until(lambda: one.gap.state == "filled")

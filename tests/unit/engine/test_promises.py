@@ -294,3 +294,25 @@ async def test_lost_positions_start_at_the_oldest_record(tmp_path):
     made = on_disk(tmp_path, keep(), start="newest")
     await Runner(made).run()
     assert kept(made) == list(range(10))
+
+
+@pytest.mark.parametrize("disk", [False, True])
+async def test_two_sources_with_the_same_records_feed_a_route_once(tmp_path, disk):
+    """With `dedupe` each record is delivered once and its copy counts as filtered; with a disk spool also in the next life."""
+
+    def make() -> Plan:
+        return plan(
+            tmp_path,
+            sources={"one": {"type": "numbers", "count": 50}, "other": {"type": "numbers", "count": 60}},
+            routes={"all": {"from": ["one", "other"], "to": "keep", "dedupe": True}},
+            **({"spool": {"type": "disk", "path": str(tmp_path / "spool")}} if disk else {}),
+        )
+
+    made = make()
+    summary = await Runner(made).run()
+    assert sorted(kept(made)) == list(range(60))
+    assert sum(lane.filtered for lane in summary.lanes) == 50
+    assert all(lane.adds_up for lane in summary.lanes)
+    made = make()
+    await Runner(made).run()
+    assert sorted(kept(made)) == ([] if disk else list(range(60)))
