@@ -30,7 +30,11 @@ def _generate() -> ModuleType:
     return module
 
 
-ITEMS: list[dict[str, Any]] = [item for section in _generate().guides() for item in section["items"]]
+SECTIONS: list[dict[str, Any]] = _generate().guides()
+ITEMS: list[dict[str, Any]] = [item for section in SECTIONS for item in section["items"]]
+AI_TABLE = " ".join(
+    item["guide"] for section in SECTIONS if section["title"].startswith("AI sessions") for item in section["items"]
+)
 NAMES = sorted({name for item in ITEMS for name in item["code"]})
 COMMANDS = sorted({name for item in ITEMS for name in item["command"]})
 TESTS = sorted({name for item in ITEMS for name in item["test"]})
@@ -111,14 +115,90 @@ def test_every_item_is_shown_by_a_test() -> None:
 
 
 def test_no_noun_is_left_out() -> None:
-    """Each noun of the client is in the table, but for AI sessions, which these guides do not speak of."""
+    """Each noun of the client is in the table."""
     nouns = {
         value.func.__annotations__["return"]
         for value in vars(LimaCharlie).values()
         if isinstance(value, cached_property)
     }
     named = {part for name in NAMES for part in name.split(".")}
-    assert nouns - named == {"Ai"}
+    assert nouns - named == set()
+
+
+AI_SESSIONS = [
+    "/v1/register",
+    "/v1/sessions",
+    "/v1/sessions/{sessionId}",
+    "/v1/sessions/{sessionId}/record",
+    "/v1/sessions/{sessionId}/fork-preflight",
+    "/v1/sessions/{sessionId}/fork",
+    "/v1/profiles",
+    "/v1/profiles/{profileId}",
+    "/v1/profiles/{profileId}/default",
+    "/v1/sessions/{sessionId}/capture-profile",
+    "/v1/auth/claude/start",
+    "/v1/auth/claude/url",
+    "/v1/auth/claude/code",
+    "/v1/auth/claude/apikey",
+    "/v1/auth/claude/status",
+    "/v1/auth/claude",
+    "/v1/io/sessions/{sessionId}/upload",
+    "/v1/io/sessions/{sessionId}/upload/complete",
+    "/v1/io/sessions/{sessionId}/download",
+    "/v1/sessions/{sessionId}/ws",
+    "400",
+    "401",
+    "403",
+    "409",
+    "410",
+    "412",
+    "413",
+    "429",
+    "4001",
+    "4003",
+    "4004",
+    "4009",
+    "4100",
+    "4101",
+    "4500",
+    "prompt",
+    "interrupt",
+    "heartbeat",
+    "upload_request",
+    "upload_complete",
+    "download_request",
+    "assistant",
+    "tool_use",
+    "tool_result",
+    "user",
+    "system",
+    "result",
+    "session_status",
+    "session_end",
+    "session_error",
+    "error",
+    "upload_url",
+    "download_url",
+    "completed",
+    "failed",
+    "job_completed",
+    "user_requested",
+    "org_api_requested",
+    "max_duration_exceeded",
+    "startup_timeout",
+    "heartbeat_stale",
+    "session_not_found",
+    "session_not_running",
+    "session_crashed",
+    "invalid_message",
+    "rate_limited",
+]
+
+
+@pytest.mark.parametrize("word", AI_SESSIONS)
+def test_nothing_of_ai_sessions_is_left_out(word: str) -> None:
+    """Each endpoint, status, close code, message, end reason and error code of the guide is in the table."""
+    assert re.search(rf"(?<![\w/{{]){re.escape(word)}(?![\w/{{])", AI_TABLE)
 
 
 async def test_the_example_for_programs_runs(monkeypatch, capsys) -> None:
