@@ -18,8 +18,8 @@ FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py from the docstrings in the code: change those. -->\n\n"
 GUIDES = """\
 From the guides *API integrator*, *Reliable Tasking* and *AI Sessions*. Names are those of `pipeline.limacharlie`, which programs can
-use on its own, and of the command line. The tests run against `lc-pipeline emulate`, many of them with LimaCharlie's own SDKs 5 and 4, and with curl,
-in our place.
+use on its own, and of the command line. The tests run against `lc-pipeline emulate`, many of them with LimaCharlie's own SDKs 5 and
+4, and with curl, in our place.
 """
 
 

@@ -114,6 +114,8 @@ class _Desk:
 
     def _show(self, message: Message) -> None:
         self.shown += 1
+        waited = len(self._asked)
+        self._settle(message)
         if message.type in ("tool_approval_request", "ask_user_question"):
             self._asked.append((message, {}))
         if self._json:
@@ -123,8 +125,17 @@ class _Desk:
             self._said.popleft()
         elif text := self._view.show(message):
             click.echo(text)
-        if len(self._asked) == 1 and message is self._asked[0][0]:
+        if (len(self._asked) == 1 and message is self._asked[0][0]) or 0 < len(self._asked) < waited:
             self._ask()
+
+    def _settle(self, message: Message) -> None:
+        """Forget what needs no answer any more: somebody gave one before, or the assistant was interrupted."""
+        if message.type in ("assistant", "result", "session_end"):
+            self._asked.clear()
+        elif message.type == "tool_result":
+            use = message.payload.get("tool_use_id")
+            waiting = [entry for entry in self._asked if entry[0].payload.get("tool_use_id", "") != use]
+            self._asked = deque(waiting)
 
     def _ask(self) -> None:
         """Say what the first of those that wait is to be told."""
@@ -178,8 +189,10 @@ class _Desk:
                     self._ask()
                     return
             await self._live.answer(str(message.payload.get("question_id", "")), answers)
-        self._asked.popleft()
-        self._ask()
+        # It may be settled meanwhile, by what came in answer.
+        if self._asked and self._asked[0][0] is message:
+            self._asked.popleft()
+            self._ask()
 
     def _ctrl_c(self) -> None:
         if self._interrupted or not self._speaks:

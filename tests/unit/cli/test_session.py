@@ -219,6 +219,31 @@ def test_ctrl_c_interrupts_the_assistant_and_then_leaves(lab, terminal):
     assert one.end() == 0
 
 
+@pytest.mark.timeout(60)
+def test_what_needs_no_answer_any_more_is_not_asked(lab, terminal):
+    """After an interrupt, and in the history of a session, an approval is not waited for: what is typed is a prompt."""
+    session = lab.begun()
+    one = terminal(lab.user, "attach", session)
+    one.wait("Type to speak")
+    one.press("fetch it\n")
+    one.wait("n denies it")
+    one.press("\x03")
+    one.wait("(?i)interrupted by the user")
+    one.press("list the files\n")
+    one.wait("n denies it")
+    one.press("y\n")
+    one.wait("✓ Done")
+    one.press("\x04")
+    assert one.end() == 0
+    two = terminal(lab.user, "attach", session)
+    two.wait("✓ Done")
+    two.press("read it\n")
+    two.wait("May it use Read")
+    two.wait("n denies it")
+    two.press("y\n")
+    two.wait("✓ Done")
+
+
 def test_sessions_of_the_organization_are_looked_at(lab):
     """A session of the organization is followed read-only, also where --org was forgotten; what it is asked is not lost in silence."""
     lab.turn(
