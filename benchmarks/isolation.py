@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from _rig import Flood, Rig, free_port
-from flow import OID
 
 from pipeline.emulator.fleet import Fleet
 from pipeline.emulator.generator import Generator
 
+OID = "8cbe27f4-bfa1-4afb-ba19-138cd51389cd"
 MIB = 1 << 20
 SIZES = {"memory": 64 * MIB, "disk": 256 * MIB}
 

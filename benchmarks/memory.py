@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 from _rig import Flood, Rig, free_port
-from flow import OID
 
 from pipeline.emulator.fleet import Fleet
 from pipeline.emulator.generator import Generator
 
+OID = "8cbe27f4-bfa1-4afb-ba19-138cd51389cd"
 MIB = 1 << 20
 PROGRAM = 100 * MIB
 SPOOLS = {"memory": 64 * MIB, "disk": 24 * MIB}
