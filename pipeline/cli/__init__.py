@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "session": ("pipeline.cli.session", "AI sessions: begin, follow, speak, end."),
     "validate": ("pipeline.cli.validate", "Check a configuration, and with --connect what it connects to."),
     "explain": ("pipeline.cli.explain", "Show how each route decides about records, and why so."),
-    "replay": ("pipeline.cli.replay", "Feed dead letters, a log of the spool or files back in."),
+    "replay": ("pipeline.cli.replay", "Feed dead letters, a log of the spool, files or a gap back in."),
     "emulate": ("pipeline.cli.emulate", "Run a local LimaCharlie."),
     "demo": ("pipeline.cli.demo", "See it work, with a local LimaCharlie."),
     "spool": ("pipeline.cli.spool", "Look into a disk spool, verify it, drop a lane."),

@@ -43,13 +43,14 @@ Examples:
   lc-pipeline replay letters lc.yaml all/lake
   lc-pipeline replay log lc.yaml detections --from 1000 --to 2000 --route alerts
   lc-pipeline replay files lc.yaml --source telemetry archive/*.jsonl.zst --rate 5000
+  lc-pipeline replay gap lc.yaml 3
 
 \b
 Where the pipeline of CONFIG runs, it does the work; else this command takes its spool and delivers.
 Records that are replayed have `origin: replay`. Exit codes: 0 all is done, 1 something is left or was refused again.""",
 )
 def command() -> None:
-    """Feed dead letters, a log of the spool or files of records back in."""
+    """Feed dead letters, a log of the spool, files of records or what was missed in a gap back in."""
 
 
 def _complete_letters(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -75,8 +76,9 @@ def _known(ctx: click.Context) -> tuple[list[str], list[str], list[str]]:
     from pipeline.core.errors import PipelineError
 
     try:
-        config = load(ctx.params["config"]).config
-    except (PipelineError, KeyError, TypeError):
+        # While an option has no value yet, what stands before it is not taken as arguments.
+        config = load(ctx.params.get("config") or ctx.args[0]).config
+    except (PipelineError, IndexError):
         return [], [], []
     lanes = [f"{name}/{sink}" for name, route in config.routes.items() for sink in route.to]
     return [*lanes, *config.sources], list(config.routes), list(config.sources)
@@ -184,6 +186,20 @@ def files(
         options, config, shared, kind="files", source=source, org=org, stream=stream,
         names=tuple(str(path.absolute()) for path in files),
     )  # fmt: skip
+
+
+@command.command("gap", epilog="\b\nExample:\n  lc-pipeline replay gap lc.yaml 3")
+@_config
+@click.argument("ids", metavar="[ID]...", type=click.IntRange(1), nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All gaps that have ended and are not filled.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.pass_context
+def gap(context: click.Context, config: Path, ids: tuple[int, ...], every: bool, as_json: bool) -> int:
+    """Fetch what was missed in gaps from LimaCharlie's history; the same as `lc-pipeline gaps fill`."""
+    from pipeline.cli.gaps import fill
+
+    code: int = context.invoke(fill, spool=config, ids=ids, every=every, as_json=as_json)
+    return code
 
 
 def _run(options: Options, path: Path, shared: dict[str, Any], **what: Any) -> int:
