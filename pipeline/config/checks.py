@@ -307,6 +307,14 @@ def warnings(config: Config, tree: Tree) -> Iterator[ConfigProblem]:
                         "A record that passes both is written twice.",
                         at_key=True,
                     )
+            if config.sources[source].type == "ai_session" and not route.dedupe:
+                yield _problem(
+                    tree,
+                    ("routes", name),
+                    f"after a restart `{source}` gives its sessions from their beginning again",
+                    "Set `dedupe: true`, with a disk spool, or these records come twice.",
+                    at_key=True,
+                )
     for section, members, reached in (
         ("sources", config.sources, {source for source, _ in lanes}),
         ("sinks", config.sinks, {sink for _, sink in lanes}),

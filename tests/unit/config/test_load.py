@@ -107,11 +107,12 @@ def test_filter_ids(accept: Accept) -> None:
         (VALID.replace("from: beat", "from: [beat]") + "  again: {from: beat, to: bin}", ["routes.again"]),
         (VALID.replace("beat: {", "idle: {type: heartbeat}\n  beat: {"), ["sources.idle"]),
         (VALID.replace("bin: {", "idle: {type: bin}\n  bin: {"), ["sinks.idle"]),
+        (VALID.replace("beat: {type: heartbeat}", "beat: {type: ai_session}"), ["routes.all"]),
         (VALID, []),
     ],
 )
 def test_warnings(accept: Accept, text: str, expected: list[str]) -> None:
-    """A source or sink without a route, and a sink that a source reaches twice, are warnings with a place."""
+    """A source or sink without a route, a sink that a source reaches twice, and sessions that come twice are warnings with a place."""
     warnings = accept(text).warnings
     assert expected == [warning.where.split()[1] for warning in warnings]
     assert all(warning.mark for warning in warnings)

@@ -155,6 +155,22 @@ async def test_not_allowed(cloud, follow):
     assert sum(requests["GET /v1/org/sessions"].values()) <= 2, requests
 
 
+@pytest.mark.parametrize(("status", "code"), [(429, "rate_limited"), (504, "unavailable")])
+async def test_a_storm(cloud, follow, code, status):
+    """While LimaCharlie answers nothing else, few requests are made, it is said in words, and it goes on afterwards."""
+    cloud.turn("respond", route="org", status=status, times=None, headers={"Retry-After": "1"})
+    following = follow()
+    session = await cloud.start(profile={"one_shot": True})
+    while not following.report.states and not cloud.emulator.panel.requests.get("GET /v1/org/sessions"):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(1.5)
+    assert sum(cloud.emulator.panel.requests["GET /v1/org/sessions"].values()) <= 8
+    cloud.turn("clear")
+    await following.until("AI_SESSION_END")
+    assert cloud.transcript(session) == following.messages(session)
+    assert following.report.errors.get(code, 0) <= 8
+
+
 async def test_signed_urls_are_left_out(cloud, follow):
     """A message with a signed URL is no record."""
     session = await cloud.start("begin", profile={"one_shot": True})
