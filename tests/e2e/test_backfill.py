@@ -52,7 +52,7 @@ def killed_and_filled(cloud, start, settings, folder, until, command, *, before,
     """
     process = start(settings)
     received(process, before // 2)
-    cloud.turn("drop", n=5)  # what the cloud drops is a gap as well
+    cloud.turn("drop", n=5, via="spout")  # what the cloud drops is a gap as well; only a spout is told
     received(process, before)
     process.process.kill()
     process.process.wait()
