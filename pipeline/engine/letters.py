@@ -141,7 +141,7 @@ class LetterFolder:
         What is open is closed first: the next letter begins another file.
         """
         with self._lock:
-            if file == self._file:
+            if file.absolute() == self._file.absolute():
                 self._close()
             try:
                 with file.open("rb") as old:

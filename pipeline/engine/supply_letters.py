@@ -81,9 +81,11 @@ class Letters(Supply):
 
     def _add(self, plan: Plan, path: Path) -> None:
         if path.is_file():
-            self._files.append(
-                LetterFile(plan.letters.folder(path.parent), path, path.stat().st_size, _lane(path.parent))
-            )
+            letters = plan.letters.folder(path.parent)
+            # One of ours may be written to: only what is whole in it counts.
+            known = {file.absolute(): size for file, size in letters.snapshot()}
+            size = known.get(path.absolute(), path.stat().st_size)
+            self._files.append(LetterFile(letters, path, size, _lane(path.parent)))
             return
         for folder in sorted({file.parent for file in path.rglob("*.jsonl")}):
             letters = plan.letters.folder(folder)

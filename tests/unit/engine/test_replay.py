@@ -322,3 +322,15 @@ async def test_a_lane_that_waits_for_room_is_helped(tmp_path, monkeypatch):
         assert (report.accepted, report.outcomes["delivered"]) == (50, 50)
         assert [record["n"] for record in scene.kept("one")] == list(range(50))
         assert len(scene.left("lanes/all.one")) == 1
+
+
+async def test_one_file_by_its_path(tmp_path):
+    """The very file that a lane writes to may be named: what is in it goes, and the lane's next letter begins another file."""
+    async with Scene(tmp_path) as scene:
+        lane = next(one for one in scene.plan.lanes if one.id == "all/one")
+        await lane.letters.put([of_sink('{"n":1}')])
+        report = await scene.replay(str(scene.folder / "lanes/all.one/000001.jsonl"))
+        assert (report.accepted, scene.kept("one")) == (1, [{"n": 1}])
+        await lane.letters.put([of_sink('{"n":2}')])
+        assert [file.name for file in (scene.folder / "lanes/all.one").iterdir()] == ["000002.jsonl"]
+        assert lane.letters.size > 0
