@@ -1,5 +1,6 @@
 """kill -9 at each point of append, roll, commit and unlink, with a real process."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,9 @@ POINTS = [
     ("unlink", "before", 1), ("unlink", "after", 2),
     ("remove", "before", 2), ("remove", "after", 2),
 ]  # fmt: skip
+if upto := int(os.environ.get("LC_PIPELINE_KILLS", "0")):  # each point at each of its first calls
+    kinds = dict.fromkeys((point, moment) for point, moment, _ in POINTS)
+    POINTS = [(*kind, number) for kind in kinds for number in range(1, upto + 1)]
 
 
 @pytest.mark.parametrize("on_full", ["block", "drop_oldest"])
