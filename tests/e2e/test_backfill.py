@@ -140,11 +140,15 @@ def test_a_gap_is_filled_by_request(emulator, pipeline, tmp_path, free_port, unt
     process = pipeline(settings)
     received(process, 50)
     until(lambda: process.metric("pipeline_gaps_known", state="filled") == 1, "the noted gap is filled", 30)
-    done = fill("--all")
+    done = fill("--all", "--json")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(" filled ") == len(gaps(tmp_path / "data", lc_pipeline)) - 1
+    filled = json.loads(done.stdout)
+    assert {gap["state"] for gap in filled} == {"filled"}
+    assert {gap["source"] for gap in filled if gap["reason"] == "restart"} == set(STREAMS)
     again = fill(str(first["id"]), "--json")
-    assert [(gap["state"], gap["added"]) for gap in json.loads(again.stdout)] == [("filled", 0)]
+    (gap,) = json.loads(again.stdout)
+    # what is streamed at this very moment may be fetched too, and is dropped by the route
+    assert (gap["state"], gap["known"] > gap["added"]) == ("filled", True), gap
     assert process.stop() == 0
     for name, (_, twice, missing, invented) in compare(cloud, tmp_path / "data").items():
         assert (twice, missing, invented) == (0, 0, 0), name
