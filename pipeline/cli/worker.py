@@ -10,7 +10,7 @@ import structlog
 
 from pipeline.cli.options import configure_log
 from pipeline.cli.render import exit_code, report
-from pipeline.cli.run import collect_less_often, loop_factory
+from pipeline.cli.run import collect_less_often, loop_factory, share_often
 from pipeline.config.load import loads
 from pipeline.engine.channel import receive
 from pipeline.engine.worker import work
@@ -27,6 +27,7 @@ def main() -> int:
         configure_log(start["options"], loaded.config.log)
         structlog.contextvars.bind_contextvars(worker=start["worker"])
         collect_less_often()
+        share_often()
         with asyncio.Runner(loop_factory=loop_factory(loaded.config.event_loop)) as runner:
             return runner.run(work(loaded, start, control, sockets))
     except Exception as error:  # the process ends with it, and says why

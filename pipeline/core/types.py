@@ -150,7 +150,11 @@ class RecordPath(str):
 
     def text(self, doc: Mapping[str, Any]) -> str | None:
         """The value at this path as text; None where it is absent, null, an object or a list."""
-        value = self.value(doc)
+        value: Any = doc
+        for key in self.keys:  # as `value` does; a call more would be felt, once for each record
+            if value.__class__ is not dict:
+                return None
+            value = value.get(key)
         if value.__class__ is str:
             found: str = value
             return found

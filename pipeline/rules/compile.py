@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.rules.condition import Condition, Location, RuleError, Test, kind_of, suggestion
 from pipeline.rules.eventtype import event_type
 from pipeline.rules.operators import OPERATORS
-from pipeline.rules.paths import Budget, new_budget
+from pipeline.rules.paths import MAX_NODES, Budget
 
 MAX_DEPTH = 32
 """Levels of ``rules`` in ``rules`` at most."""
@@ -23,7 +23,7 @@ def compile_rule(rule: Mapping[str, Any]) -> Callable[[Any], bool]:
     nothing else, for a record that costs too much to decide; its conditions share one budget of nodes. It keeps no state.
     """
     test = _Compiler().condition(rule, ())
-    return lambda doc: test(doc, new_budget())
+    return lambda doc: test(doc, [MAX_NODES])
 
 
 class _Compiler:
