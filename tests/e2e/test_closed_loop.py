@@ -1,5 +1,6 @@
 """From a detection over a task, its answer and an AI session to the verdict in the file, with real processes and real kills."""
 
+import asyncio
 import json
 import random
 import re
@@ -9,8 +10,16 @@ import sys
 import time
 import urllib.request
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
+
+from pipeline.limacharlie.client import LimaCharlie
+from pipeline.limacharlie.config import LimaCharlieConfig
+from pipeline.limacharlie.hive import HiveRecord
+
+ROOT = Path(__file__).parents[2]
 
 SECRETS = re.compile(r"eyJ[\w-]{8,}\.|sk-ant-|[?&](token|sig|signature)=")
 
@@ -158,4 +167,67 @@ def test_killed_while_sessions_are_opened(emulator, pipeline, tmp_path, until):
     assert 0 == runs[-1].stop()
     names = [one["name"] for one in get(cloud.ready, "/v1/org/sessions")["sessions"]]
     assert 4 == len(names) == len(set(names)), names
+    no_secrets(cloud.ready, *runs)
+
+
+async def prepare(ready):
+    """An agent's definition, and a sensor of Windows."""
+    config = LimaCharlieConfig(**section(ready))
+    async with LimaCharlie(config, environ={}) as account:
+        definition = {"anthropic_secret": "sk-ant-agent", "allowed_tools": ["Read"], "prompt": "unused"}
+        await account.hive("ai_agent").put(HiveRecord("triage", data=definition))
+        return (await anext(aiter(account.sensors.list("plat == windows")))).doc
+
+
+@pytest.mark.timeout(120)
+def test_the_example_by_config_alone(emulator, pipeline, tmp_path, until, lines):
+    """examples/closed-loop.yaml as it is, killed after the task and after the answer: one answer, one session, one transcript."""
+    cloud = emulator("--rate", "0", "--events", "0")
+    cloud.turn("ai_timing", start=0.5, pace=0.05)
+    cloud.turn("ai_script", match="Verdict", steps=[{"say": "It is."}, {"result": "Verdict: true positive."}])
+    sensor = asyncio.run(prepare(cloud.ready))
+    cloud.turn("presence", sensor=sensor["sid"], online=False)
+    example = YAML(typ="safe", pure=True).load(ROOT / "examples" / "closed-loop.yaml")
+    out = tmp_path / "out"
+    environment = {
+        "LC_URL": cloud.ready["url"],
+        "LC_OID": cloud.ready["oid"],
+        "LC_API_KEY": cloud.ready["api_key"],
+        "LC_CONFIRM": "true",
+        "LC_DATA": str(out),
+    }
+    routing = {"sid": sensor["sid"], "hostname": sensor["hostname"], "event_type": "NEW_PROCESS", "event_id": "e-1"}
+    detection = {"cat": "x", "priority": 7, "detect_id": "11111111-2222-3333-4444-555555555555", "routing": routing}
+    detection |= {
+        "detect": {"event": {"COMMAND_LINE": "evil.exe"}, "routing": routing},
+        "gen_time": int(time.time() * 1000),
+    }
+
+    runs = [pipeline(example, environment)]
+    until(lambda: cloud.turn("emit", stream="detect", records=[detection])["connections"] == 1, "the spout listens")
+    runs[-1].wait_log("Sent a task")
+    runs[-1].stop(signal.SIGKILL)
+    runs.append(pipeline(example, environment))
+    until(lambda: cloud.turn("emit", stream="event", records=[{"routing": {}}])["connections"] == 1, "it listens again")
+    cloud.turn("presence", sensor=sensor["sid"], online=True)
+    runs[-1].wait_log("Opened a session")
+    runs[-1].stop(signal.SIGKILL)
+    runs.append(pipeline(example, environment))
+    until(lambda: any(b"AI_SESSION_END" in line for line in lines(out / "ai_session")), "the session ends", 30)
+    until(lambda: any(b"OS_PROCESSES_REP" in line for line in lines(out / "event")), "the answer is kept", 30)
+    assert 0 == runs[-1].stop()
+
+    (kept,) = [json.loads(line) for line in lines(out / "event")]
+    assert detection["detect_id"] == kept["request"]["id"]
+    (session,) = get(cloud.ready, "/v1/org/sessions")["sessions"]
+    transcript = [json.loads(line) for line in lines(out / "ai_session")]
+    assert {(session["id"], detection["detect_id"])} == {
+        (r["session"]["id"], r["session"]["detect_id"]) for r in transcript
+    }
+    wanted = get(cloud.ready, f"/v1/org/sessions/{session['id']}/history")["messages"]
+    assert Counter(map(json.dumps, wanted)) == Counter(json.dumps(record["event"]) for record in transcript)
+    assert "Verdict: true positive." in [record["event"]["payload"].get("summary") for record in transcript]
+    (prompt,) = [record["event"]["payload"]["text"] for record in transcript if record["event"]["type"] == "user"]
+    assert "evil.exe" in prompt
+    assert "OS_PROCESSES_REP" in prompt
     no_secrets(cloud.ready, *runs)
