@@ -46,7 +46,7 @@ LISTED = 1000
 """Sessions that are looked through for one whose opening had an unknown outcome."""
 _DEBOUNCE = "debounce/"
 _DEBOUNCED = "debounced"
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class BudgetConfig(Section):

@@ -285,6 +285,13 @@ async def test_hostile_records(bench):
     assert "[lc-pipeline other" not in session.name
 
 
+@pytest.mark.parametrize("detect_id", ["-", "", "a b", "]", "x" * 200, 7, None, {"a": 1}, "../../x"])
+async def test_odd_ids(bench, detect_id):
+    """A detection's id that is none of LimaCharlie's form is left out; the session is opened all the same."""
+    assert {} == await bench.write(bench.detection(1, detect_id=detect_id))
+    assert Opened.read(bench.sessions[0].name).detect_id is None
+
+
 async def test_bad_records(bench):
     """What is no JSON object, or of an unknown organization, is rejected with its reason."""
     failures = await bench.write(b"{", b'["x"]', b"{}")
