@@ -133,6 +133,7 @@ def terminal():
         one.close()
 
 
+@pytest.mark.timeout(60)  # a dozen processes, one after the other
 def test_a_session_from_its_start_to_its_end(lab):
     """`start --detach` prints an id that `list` shows and `history` has the transcript of; `end` ends and deletes it."""
     session = lab.begun("--name", "night", "--allow", "Bash", "list the files")
@@ -155,6 +156,7 @@ def test_a_session_from_its_start_to_its_end(lab):
     assert gone.returncode == 3
 
 
+@pytest.mark.timeout(60)
 def test_prompts_from_a_pipe_and_the_end_of_the_session(lab):
     """Lines of a pipe are prompts; without a terminal there is no colour, and the end of the session ends the command."""
     lab.turn("ai_script", match="finish", steps=[{"say": "It is over."}, {"result": "All done."}, {"end": "completed"}])
@@ -167,6 +169,7 @@ def test_prompts_from_a_pipe_and_the_end_of_the_session(lab):
     ]  # fmt: skip
 
 
+@pytest.mark.timeout(60)
 def test_the_transcript_as_json(lab):
     """With --json each message is a line as LimaCharlie sent it; a session that failed is exit code 1."""
     lab.turn("ai_script", match="crash", steps=[{"fail": "no memory"}])
@@ -244,6 +247,7 @@ def test_what_needs_no_answer_any_more_is_not_asked(lab, terminal):
     two.wait("✓ Done")
 
 
+@pytest.mark.timeout(60)
 def test_sessions_of_the_organization_are_looked_at(lab):
     """A session of the organization is followed read-only, also where --org was forgotten; what it is asked is not lost in silence."""
     lab.turn(
@@ -263,6 +267,7 @@ def test_sessions_of_the_organization_are_looked_at(lab):
     assert session in lab.run("list", "--org", env=lab.key).stdout
 
 
+@pytest.mark.timeout(60)
 def test_a_fork_goes_on_with_a_prompt(lab):
     """`fork` of a session that has ended begins another one with the prompt; one that runs is refused with the reason."""
     lab.turn("ai_script", match="again", steps=[{"result": "Once more."}, {"end": "completed"}])
@@ -277,6 +282,7 @@ def test_a_fork_goes_on_with_a_prompt(lab):
     assert session not in done.stderr
 
 
+@pytest.mark.timeout(60)
 def test_what_cannot_be_is_said(lab):
     """An unknown session is exit code 3, a key of the organization cannot begin a user's session, options that clash are named."""
     unknown = lab.run("attach", "00000000-0000-4000-8000-00000000dead")

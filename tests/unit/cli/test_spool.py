@@ -69,6 +69,7 @@ spool: {{type: disk, path: {spool}, max_size: 64MiB}}
     return path
 
 
+@pytest.mark.timeout(60)
 def test_ls_and_stat_tell_what_waits(run: Run, spool: Path, lc: Path) -> None:
     """`ls` has a row for each log, `stat` one for each lane; a lane that the configuration does not have is an orphan."""
     (log,) = json.loads(run("spool", "ls", str(spool), "--json").stdout)
@@ -123,6 +124,7 @@ def test_drop_lane_asks_and_then_forgets(run: Run, spool: Path) -> None:
     assert "There are: all/lake" in again.stderr
 
 
+@pytest.mark.timeout(60)
 async def test_a_spool_in_use_can_be_looked_at_but_not_changed(run: Run, tmp_path: Path) -> None:
     """Beside a running pipeline `stat`, `cat` and `verify` work and name its process; `drop-lane` refuses."""
     path = tmp_path / "used"
