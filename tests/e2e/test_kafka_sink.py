@@ -112,6 +112,38 @@ async def test_write_larger_than_a_batch_keeps_order(kafka_topics, make_kafka_si
     assert sorted(payloads) == sorted(r.value for r in found)
 
 
+async def test_futures_are_counted_by_batch_not_by_record(
+    kafka_topics, make_kafka_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write of ten times as many records over the same partitions needs no more futures, and sends to all partitions at once."""
+    topic = await kafka_topics.make(partitions=6)
+    sink = make_kafka_sink(topic=topic, key="routing/sid")
+    await sink.open({})
+    loop, futures, under_way = asyncio.get_running_loop(), 0, []
+    make_future, confirmation = loop.create_future, sink._confirmation
+
+    def counted() -> asyncio.Future[object]:
+        nonlocal futures
+        futures += 1
+        return make_future()
+
+    async def waited(producer, sent, deadline):
+        under_way.append(len(sent))
+        return await confirmation(producer, sent, deadline)
+
+    monkeypatch.setattr(loop, "create_future", counted)
+    monkeypatch.setattr(sink, "_confirmation", waited)
+    needed = []
+    for count in (200, 200, 2000):  # the first learns the topic
+        before = futures
+        values = [{"routing/sid": str(n % 50)} for n in range(count)]
+        await sink.write(Items([part(records(count), values=values)]))
+        needed.append(futures - before)
+    assert [6, 6, 6] == under_way
+    assert needed[2] < needed[1] + 100
+    assert 2400 == len(await kafka_topics.read(topic))
+
+
 async def test_topic_is_never_created_but_waited_for(kafka_topics, make_kafka_sink: MakeSink) -> None:
     """A missing topic postpones its own records only, names the command that creates it, and is not created by us."""
     prefix = kafka_topics.name("lc")

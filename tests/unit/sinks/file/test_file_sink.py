@@ -9,6 +9,7 @@ import resource
 import shutil
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.core.errors import PermissionDeniedError, RetryLater
+from pipeline.kit.codec import Encoder
 
 
 @pytest.fixture
@@ -110,6 +112,24 @@ async def test_compressed_files_are_readable_after_each_write(archive: Any, part
         await sink.write(part(b"{}"))
         shown = subprocess.run([tool, archive.path("event.jsonl" + suffix)], capture_output=True, check=True).stdout
         assert shown == b"{}\n" * count
+
+
+async def test_a_write_is_compressed_as_one_block_off_the_event_loop(
+    archive: Any, part: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the engine hands over by default is one block of several MiB, compressed in the sink's own thread."""
+    frame, blocks = Encoder.frame, []
+
+    def noted(encoder: Encoder, data: bytes) -> bytes:
+        blocks.append((threading.current_thread() is threading.main_thread(), len(data)))
+        return frame(encoder, data)
+
+    monkeypatch.setattr(Encoder, "frame", noted)
+    sink = await archive.opened("{stream}.jsonl.zst")
+    count = sink.config.batch.max_bytes // 1000
+    await sink.write(part(*[b"x" * 999] * count))
+    assert blocks == [(False, count * 1000)]
+    assert count * 1000 > 1 << 20
 
 
 @pytest.mark.parametrize(
