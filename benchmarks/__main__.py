@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 
@@ -20,6 +21,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few events, one round, no other programs: does it run?")
     given = parser.parse_args()
     quick = ["--quick"] if given.quick else []
+    # Told to end, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
     found = {
         "flow": flow.run(flow.options([*quick, "--rounds", str(given.rounds), "--events", str(given.events)])),

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import targets
 from benchmarks.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,7 +41,7 @@ def markdown(whole: dict[str, Any]) -> str:
         ", ".join(f"{name}: {value}" for name, value in whole["machine"].items()),
     ]
     if "flow" in whole:
-        parts.append(flow(whole["flow"]))
+        parts += [flow(whole["flow"]), "**Targets**", targets.table(whole["flow"])]
     if "micro" in whole:
         parts.append(micro(whole["micro"]))
     if "soak" in whole:
