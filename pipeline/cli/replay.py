@@ -27,12 +27,15 @@ _REASONS = {
     "live_only": "their sink acts on live records only (`origins: [live, replay]` lets it act on these)",
     "no_lane": "the configuration does not have their route or sink any more",
     "other_reason": "they were refused for another reason",
+    "oversize": "they are larger than the source or the spool (a quarter of `max_size`) takes",
     "stranger": "they may be anybody's (--reason stranger replays them)",
     "truncated": "only their beginning was kept",
     "unknown_source": "the configuration does not have their source or organization any more",
     "unreadable": "they are no dead letters",
 }
 """Why records are left out, where the word alone does not say it."""
+_CHOSEN = frozenset({"live_only", "other_reason", "stranger"})
+"""Reasons to leave records out that are somebody's choice: they are no failure of the replay."""
 
 
 @click.group(
@@ -47,7 +50,7 @@ Examples:
 
 \b
 Where the pipeline of CONFIG runs, it does the work; else this command takes its spool and delivers.
-Records that are replayed have `origin: replay`. Exit codes: 0 all is done, 1 something is left or was refused again.""",
+Records that are replayed have `origin: replay`. Exit codes: 0 all is done, 1 something could not be replayed or was refused again.""",
 )
 def command() -> None:
     """Feed dead letters, a log of the spool, files of records or what was missed in a gap back in."""
@@ -315,7 +318,8 @@ def _together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _show(report: dict[str, Any], request: Request, *, as_json: bool) -> int:
     outcomes = report["outcomes"]
     refused = outcomes.get("rejected", 0) + outcomes.get("discarded", 0)
-    code = 0 if report["complete"] and not refused and not report["problems"] else 1
+    left = report["skipped"].keys() - _CHOSEN
+    code = 0 if report["complete"] and not refused and not left and not report["problems"] else 1
     if as_json:
         del report["waits_for"]
         click.echo(json.dumps({"dry_run": request.dry_run, **report}, indent=2))

@@ -114,11 +114,15 @@ class GapLedger:
             self._heard[LogId(str(source), str(org))] = until / 1000
         for log in away:
             if log in self._heard:
-                self.opened(log, self._heard[log], "restart")
+                self.opened(log, min(self._heard[log], self._clock.now()), "restart")
 
     def heard(self, log: LogId, when: float) -> None:
-        """Nothing of this log is missing up to ``when`` but for the gaps that are known."""
-        if when > self._heard.get(log, 0.0):
+        """Nothing of this log is missing up to ``when`` but for the gaps that are known.
+
+        A time that is still to come is what a clock said that has been set back since: it would hide what is missing until then.
+        """
+        known = self._heard.get(log, 0.0)
+        if when > known or known > self._clock.now():
             self._heard[log] = self._told[log] = when
 
     def opened(self, log: LogId, start: float, reason: str) -> None:
@@ -131,7 +135,8 @@ class GapLedger:
         now = self._clock.now()
         gap = self._open.pop(log, None)
         if gap is not None:
-            gap.end, gap.state = max(now, gap.start), "closed"
+            gap.start = min(gap.start, now)  # where the clock was set back meanwhile
+            gap.end, gap.state = now, "closed"
             self._seconds[log] = self._seconds.get(log, 0.0) + gap.seconds(now)
             self.changed(gap)
         return gap

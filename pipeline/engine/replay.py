@@ -174,6 +174,9 @@ class Replayer:
                 await supply.settle(self._barrier)
         finally:
             settling.cancel()
+            await asyncio.gather(
+                settling, return_exceptions=True
+            )  # a replay that is broken off is no error to be logged
         report.waits_for = []
         self._waiting.popleft()
         if not self._plan.spool.durable:

@@ -23,6 +23,8 @@ LONGEST = 256 << 20
 """Bytes of a letter at most."""
 KEEP_INTERVAL = 5.0
 """Seconds after which letters that are done leave their file, so that a crash repeats few."""
+LATEST = 253_402_300_800.0
+"""No time is as late: a record that says so could never be put into a file by its time, and would hold its lane up for ever."""
 _STRANGERS = frozenset({"stranger", "no_oid", "gave_way"})
 """Reasons of records that may be anybody's: they are replayed only when somebody asks for the reason by name."""
 _HEADS = frozenset({"oversize", "truncated"})
@@ -128,7 +130,8 @@ class Letters(Supply):
             raw = letter["payload"].encode() if "payload" in letter else base64.b64decode(letter["payload_base64"])
             reason, stream, received_at = letter["reason"], letter["stream"], float(letter["received_at"])
             log = LogId(letter["source"], letter["org"])
-            if not all(isinstance(text, str) for text in (reason, stream, *log.key)) or len(stream) > 64:
+            well = all(isinstance(text, str) for text in (reason, stream, *log.key)) and len(stream) <= 64
+            if not (well and 0.0 <= received_at < LATEST):
                 raise TypeError  # noqa: TRY301 - one place for all that is no letter
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
             self.skip("unreadable")

@@ -129,19 +129,26 @@ def _gzip(data: bytes) -> str:
     return base64.b64encode(encoder.compress(data) + encoder.flush()).decode()
 
 
+def _next(cursor: str, seen: set[str], where: str) -> str:
+    """The cursor, which must be a new one: pages that lead back would never end. Raises `UnavailableError`."""
+    if cursor in seen:
+        raise UnavailableError("LimaCharlie's pages do not lead on: the same cursor came twice.", where=where)
+    seen.add(cursor)
+    return cursor
+
+
 async def raw_pages(
     fetch: Callable[[str], Awaitable[Any]], key: str, where: str, *, cursor: str = FIRST
 ) -> AsyncIterator[list[bytes]]:
     """Walk through pages like `pages`, and yield each as its records' bytes."""
+    seen = {cursor}
     while True:
         answer = table(await fetch(cursor), where)
         yield await unpack_raw(answer.get(key), where)
         following = text(answer, "next_cursor")
         if not following:
             return
-        if following == cursor:
-            raise UnavailableError("LimaCharlie's pages do not lead on: the same cursor came twice.", where=where)
-        cursor = following
+        cursor = _next(following, seen, where)
 
 
 async def pages(
@@ -152,6 +159,7 @@ async def pages(
     Ends after ``limit`` records. Raises `UnavailableError` where a page does not lead on, and what ``fetch`` raises.
     """
     left = limit
+    seen = {cursor}
     while left is None or left > 0:
         answer = table(await fetch(cursor), where)
         for record in await unpack(answer.get(key), where):
@@ -165,6 +173,4 @@ async def pages(
         following = text(answer, "next_cursor")
         if not following:
             return
-        if following == cursor:
-            raise UnavailableError("LimaCharlie's pages do not lead on: the same cursor came twice.", where=where)
-        cursor = following
+        cursor = _next(following, seen, where)

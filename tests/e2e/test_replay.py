@@ -222,7 +222,7 @@ def test_files_and_logs_go_through_the_routes(scene):
     sent = scene.cloud.sent("spout", "event")[:EVENTS]
     packed = scene.folder / "old.jsonl.zst"
     packed.write_bytes(zstandard.compress(b"\n".join([*sent[:100], b"no object", b""])))
-    report = scene.replay("files", str(packed))
+    report = scene.replay("files", str(packed), code=1)
     assert (report["accepted"], report["outcomes"]["delivered"]) == (100, 200)
     assert report["skipped"] == {"not_an_object": 1}
     report = scene.replay("log", "telemetry", "--from", "10", "--to", "60", "--route", "all")

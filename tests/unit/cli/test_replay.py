@@ -79,7 +79,7 @@ def test_what_it_says(run: Run, config: Path, tmp_path: Path) -> None:
         "1 left out (unreadable): they are no dead letters.",
     ]
     result = run("replay", "letters", "lc.yaml", "all.archive")
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (1, "")  # whoever throws the files away then would lose a letter
     assert result.stdout.splitlines() == [
         "2 replayed: one → all/archive (without filters)",
         "1 left out (unreadable): they are no dead letters.",

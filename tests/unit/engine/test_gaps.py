@@ -1,5 +1,7 @@
 """The gap ledger: what is missing, and that a restart forgets none of it."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from pipeline.core.batch import Batch, LogId
@@ -62,6 +64,24 @@ def test_seconds_grow_while_a_gap_lasts(clock):
     clock.advance(10)
     assert (gap.reason, gap.seconds(clock.now()), ledger.seconds()[TAP]) == ("broken", 5, 5)
     assert ledger.closed(TAP) is None
+
+
+def test_a_clock_that_is_set_back_hides_no_gap(disk):
+    """What a clock that was an hour ahead said is forgotten once it is right: the next outage is a gap, and not one of the future."""
+    times = [4600.0]
+    clock = SimpleNamespace(now=lambda: times[-1])
+    ledger = life(clock, disk)
+    ledger.heard(TAP, 4600.0)
+    ledger.opened(TAP, 4600.0, "broken")
+    times.append(1010.0)
+    gap = ledger.closed(TAP)
+    assert (gap.start, gap.end) == (1010.0, 1010.0)
+    ledger.heard(TAP, 1010.0)
+    disk.commit(ledger)
+    times.append(1040.0)
+    assert [(gap.reason, gap.start) for gap in life(clock, disk)] == [("broken", 1010.0), ("restart", 1010.0)]
+    times.append(900.0)
+    assert [gap.start for gap in life(clock, disk)] == [1010.0, 900.0]
 
 
 def test_the_time_that_we_were_not_there_is_a_gap(clock, disk):

@@ -1,6 +1,7 @@
 """Replay inside a process: which letters go where, what is left out, and what stays in the files."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -185,10 +186,13 @@ async def test_what_cannot_be_replayed_is_said_and_kept(tmp_path):
             "unknown_source": one('{"d":1}', log=LogId("gone")),
             "unreadable": b'{"payload":"{}"}\n',
         }
-        scene.put("sources/tap", whole[0], *bad.values(), whole[1])
+        never = [
+            one('{"e":1}').replace(b'"received_at":5.0', b'"received_at":' + at) for at in (b'"nan"', b"1e300", b"-9")
+        ]
+        scene.put("sources/tap", whole[0], *bad.values(), *never, whole[1])
         report = await scene.replay("tap")
-        assert report.skipped == dict.fromkeys(bad, 1)
-        assert (report.accepted, len(scene.left("sources/tap"))) == (4, len(bad))
+        assert report.skipped == {**dict.fromkeys(bad, 1), "unreadable": 1 + len(never)}
+        assert (report.accepted, len(scene.left("sources/tap"))) == (4, len(bad) + len(never))
         scene.put("lanes/old.lane", of_sink("{}", route="old", sink="lane"), of_sink("{}", changed=True))
         scene.put("lanes/all.one", of_sink('{"e":1}', changed=True))
         report = await scene.replay("all/one", str(scene.folder / "lanes/old.lane"), routes=["plain"])
@@ -261,6 +265,27 @@ async def test_a_cancelled_replay_keeps_what_was_not_accepted(tmp_path):
         left = [json.loads(line["payload"])["n"] for line in scene.left("lanes/all.one")]
         assert [record["n"] for record in scene.kept("one")] + left == list(range(1000))
         assert len(left) == 1000 - report.accepted
+
+
+async def test_a_replay_that_is_broken_off_while_it_waits_is_no_error(tmp_path, caplog):
+    """Whoever hangs up while a sink takes nothing ends the replay: no traceback is logged, and what was accepted stays."""
+    async with Scene(tmp_path, "disk") as scene:
+        scene.put("lanes/all.one", of_sink('{"a":1}'))
+        scene.plan.spool.settled = lambda log, end: asyncio.Event().wait()
+        request = Request(kind="letters", names=("all/one",))
+        supply = request.supply(scene.plan)
+        report = Report(supply.unit, supply.total)
+        task = asyncio.ensure_future(scene.replayer.run(request, report, supply))
+        async with asyncio.timeout(10):
+            while not report.accepted:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        del task
+        gc.collect()
+        assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+        assert (report.accepted, report.complete, scene.left("lanes/all.one")) == (1, False, [])
 
 
 async def test_a_keep_leaves_the_letters(tmp_path):

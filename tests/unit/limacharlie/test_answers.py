@@ -48,6 +48,11 @@ async def test_a_cursor_that_leads_nowhere_ends_in_an_error():
     """Else the walk would go round for ever."""
     with pytest.raises(UnavailableError, match="do not lead on"):
         await walk(served({"-": {"events": [], "next_cursor": "-"}}, []))
+    circle = {"-": {"events": [{"n": 1}], "next_cursor": "a"}, "a": {"events": [], "next_cursor": "-"}}
+    with pytest.raises(UnavailableError, match="do not lead on"):
+        await walk(served(circle, []))
+    with pytest.raises(UnavailableError, match="do not lead on"):
+        _ = [page async for page in answers.raw_pages(served(circle, []), "events", "GET x")]
 
 
 @pytest.mark.parametrize(
