@@ -16,7 +16,7 @@ from pipeline.cli.options import Options, Seconds, add_to
 from pipeline.cli.render import printable
 from pipeline.cli.task_rules import convert_rules
 from pipeline.cli.task_watch import follow, watch
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:  # they import an HTTP client, and `--help` must not
     from pipeline.limacharlie.client import LimaCharlie
@@ -121,6 +121,9 @@ def send(
         for before, after in zip(given_commands, commands, strict=True):
             if before != after:
                 click.echo(printable(f"Sent as {after!r}, which is how sensors know {before!r}."), err=True)
+    if context is not None and not context.strip():
+        # Most likely a variable that is not set: the answers could not be told from others.
+        raise UsageError("The context is empty.", where="--context")
     target = _read_target(given)
     _refuse_together(
         now,
@@ -129,8 +132,11 @@ def send(
     )
     _refuse_together(
         not now,
-        {"--answers": answers is not None, "--until-done": until_done, "--timeout": timeout is not None and not stay},
+        {"--answers": answers is not None, "--until-done": until_done},
         "Answers are only waited for with --now.",
+    )
+    _refuse_together(
+        not (now or stay), {"--timeout": timeout is not None}, "Answers are only waited for with --now or --watch."
     )
     _refuse_together(until_done, {"--answers": answers is not None}, "Answers end by number or when all is done.")
 
@@ -139,6 +145,7 @@ def send(
             accepted = await account.reliable_tasking.task(text, **target, context=context, ttl=ttl)
             # Each as soon as it is there: the next one may fail.
             click.echo(json.dumps({"command": text, **asdict(accepted)}) if as_json else _describe(text, accepted))
+            _refuse_nobody(accepted)
 
     async def queue_and_watch(account: LimaCharlie) -> None:
         from pipeline.limacharlie.task_watch import TaskWatch
@@ -148,19 +155,24 @@ def send(
         async with TaskWatch(account, name, commands=len(commands), total=0) as watched:
             for text in commands:
                 accepted = await account.reliable_tasking.task(text, **target, context=name, ttl=ttl)
-                watched.total = (watched.total or 0) + (accepted.total or 0)
                 click.echo(_describe(text, accepted), err=True)
+                _refuse_nobody(accepted)
+                watched.expect(accepted.total)
             await watched.look()
             await follow(watched, timeout, as_json=as_json)
 
     async def converse(account: LimaCharlie) -> None:
         from pipeline.limacharlie.simple_request import NoAnswerError, SimpleRequests
+        from pipeline.limacharlie.tasks import OfflineError
 
         async with SimpleRequests(account, inv_id=context) as requests:
             try:
                 docs = await requests.send(
                     target["sid"], *commands, answers=answers, until_done=until_done, timeout=timeout or 30.0
                 )
+            except OfflineError as error:
+                error.fix = "Leave --now out, and it gets the commands when it comes online."
+                raise
             except NoAnswerError as error:
                 _print_answers(error.answers, as_json)
                 raise
@@ -252,10 +264,19 @@ def _read_target(given: dict[str, Any]) -> dict[str, Any]:
     target = {key: given[key] for key in (*_TARGETS, "everywhere")}
     if (target["selector"] or "").strip() == "*":
         raise UsageError("The selector means all sensors.", where="--selector", fix="Write --all if you want that.")
+    for key in _TARGETS:
+        if target[key] is not None and not target[key].strip():
+            raise UsageError("The target is empty.", where=f"--{key}", fix="Write --all if you mean all sensors.")
     if sum(value not in (None, False) for value in target.values()) != 1:
         what = "More than one target is given." if _named(given) else "It is not said which sensors are meant."
         raise UsageError(what, fix="Give --sid, --tag or --selector, or --all for all sensors.")
     return target
+
+
+def _refuse_nobody(accepted: Accepted) -> None:
+    """Raise `NotFoundError` for a command that no sensor will ever get: sensors that join later are not meant."""
+    if accepted.total == 0:
+        raise NotFoundError("No sensor is meant, so nobody gets the command.", where=printable(accepted.selector))
 
 
 def _refuse_together(when: bool, present: dict[str, bool], reason: str) -> None:

@@ -60,7 +60,8 @@ def watch(
                     f"No command with the context {context!r} waits.",
                     fix="Sensors that were online have answered already: send with --watch, or give --answers.",
                 )
-            click.echo(f"Waiting for {_number(progress)} answers.", err=True)
+            number = _number(progress)
+            click.echo(f"Waiting for {f'{number} of' if progress.wanted is None else number} answers.", err=True)
             await follow(watched, timeout, as_json=as_json)
 
     with_account(options, oid, environment, work)
@@ -91,4 +92,4 @@ async def follow(watched: TaskWatch, timeout: float | None, *, as_json: bool) ->
 
 
 def _number(progress: Progress) -> str:
-    return "an unknown number of" if progress.wanted is None else f"{progress.wanted + progress.gone:,}"
+    return "an unknown number" if progress.wanted is None else f"{progress.wanted + progress.gone:,}"

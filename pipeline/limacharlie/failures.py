@@ -25,7 +25,7 @@ _LESS = (
     "The request is too large, or the token that it carries: send less at once, or use a key with fewer permissions."
 )
 
-_SLOWER = "Ask less often, or use an API key whose name ends in [bulk], which has higher limits."
+SLOWER = "Ask less often, or use an API key whose name ends in [bulk], which has higher limits."
 
 
 class ConflictError(RequestRefusedError):
@@ -45,7 +45,7 @@ def failure(
     # Hives answer 400 to almost everything; the truth is in the text.
     code = found[1] if (found := _CODE.search(text)) else ""
     if status == 429:
-        return RateLimitedError(reason, where=where, after=period(headers) if after is None else after, fix=_SLOWER)
+        return RateLimitedError(reason, where=where, after=period(headers) if after is None else after, fix=SLOWER)
     if status == 404 or code == "RECORD_NOT_FOUND":
         return NotFoundError(reason, where=where)
     if status == 409 or "ETAG_MISMATCH" in text:

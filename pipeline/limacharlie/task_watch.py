@@ -34,7 +34,7 @@ class Progress:
     """How far it has come, in answers."""
 
     wanted: int | None
-    """One for each command and sensor; None where LimaCharlie does not say for which sensors a command waits."""
+    """One for each command and sensor; None where LimaCharlie does not say how many, or for which, sensors a command is."""
     answered: int
     gone: int
     """Commands that wait no more and were not confirmed: taken back, or expired."""
@@ -54,7 +54,8 @@ class TaskWatch:
     """
 
     def __init__(self, account: LimaCharlie, context: str, *, commands: int = 1, total: int | None = None) -> None:
-        self.total = total
+        self._total = total
+        self._uncounted = False
         self._account = account
         self._context = context
         self._commands = commands
@@ -81,14 +82,19 @@ class TaskWatch:
         self._expires_at = max([*times, self._expires_at or 0.0]) or None
         return self.progress
 
+    def expect(self, answers: int | None) -> None:
+        """Wait for so many more answers; None for a number that nobody knows, after which only time ends it."""
+        self._total = (self._total or 0) + (answers or 0)
+        self._uncounted = self._uncounted or answers is None
+
     @property
     def progress(self) -> Progress:
         # One look may fall between the end of the waiting and the sensor's confirmation in the stream; two do not.
         gone = sum(count for place, count in self._waiting.items() if self._missing[place] > 1)
         seen = sum(self._waiting.values())
-        wanted = (seen if self.total is None else max(self.total, seen)) - gone
+        wanted = (seen if self._total is None else max(self._total, seen)) - gone
         answered = sum(min(count, self._quota(place)) for place, count in self._answers.items())
-        unknown = any(not sid for sid, _ in self._waiting)
+        unknown = self._uncounted or any(not sid for sid, _ in self._waiting)
         return Progress(None if unknown else max(wanted, 0), answered, gone, self._listener.gaps)
 
     async def answers(self, timeout: float | None = None) -> AsyncIterator[Doc]:

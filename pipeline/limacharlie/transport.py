@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import orjson
+import structlog
 
 import pipeline
 from pipeline.core.clock import Clock
@@ -29,12 +30,14 @@ from pipeline.kit.http import FAULTS, clean, client_context, describe, read_body
 from pipeline.limacharlie.config import LimaCharlieConfig
 from pipeline.limacharlie.credentials import Credentials
 from pipeline.limacharlie.endpoints import Endpoints
-from pipeline.limacharlie.failures import failure
+from pipeline.limacharlie.failures import SLOWER, failure
 from pipeline.limacharlie.throttle import Throttle
 from pipeline.limacharlie.token import Token, Tokens, named_permission
 
 MAX_WAIT = 90.0
 """A request waits at most this many seconds in all for a 429; a longer demand is the caller's to plan."""
+_NOTABLE = 1.0
+"""A pause that is longer, in seconds, is worth a line in the log."""
 _TRIES = 4
 _MAX_ANSWER = 64 << 20
 _MAX_ERROR = 64 << 10
@@ -136,8 +139,9 @@ class Transport:
         waited = 0.0
         token: Token | None = None
         renewed = False
+        refused: RateLimitedError | None = None
         while True:
-            waited += await self._hold(throttle, MAX_WAIT - waited)
+            waited += await self._hold(throttle, MAX_WAIT - waited, refused)
             if authenticated and token is None:
                 token = await self.tokens.get()
             sent = {**kind, **(headers or {}), **({"Authorization": f"Bearer {token.text}"} if token else {})}
@@ -163,7 +167,8 @@ class Transport:
                     self.tokens.deny(token, cause, text)
                     failed = self.denied(text, where=cause)
             if isinstance(failed, RateLimitedError):
-                throttle.pause(failed.after)
+                self._pause(throttle, failed)
+                refused = failed
                 if waited < MAX_WAIT and (failed.after or 0.0) <= MAX_WAIT - waited:
                     continue
             elif isinstance(failed, TemporaryError) and repeatable and backoff.tries < _TRIES - 1:
@@ -171,11 +176,27 @@ class Transport:
                 continue
             raise failed
 
-    async def _hold(self, throttle: Throttle, most: float) -> float:
-        """Wait for our turn, which is counted as taken; return the seconds waited. Raises `RateLimitedError` where it is too far."""
+    def _pause(self, throttle: Throttle, refused: RateLimitedError) -> None:
+        """Have all requests of the service wait, and say so once for all that were refused together."""
+        is_news = throttle.wait() <= 0
+        throttle.pause(refused.after)
+        if is_news and (wait := throttle.wait()) > _NOTABLE:
+            structlog.get_logger(__name__).warning(
+                "LimaCharlie asks us to slow down; requests wait.", seconds=round(wait, 1), error=refused.what
+            )
+
+    async def _hold(self, throttle: Throttle, most: float, refused: RateLimitedError | None) -> float:
+        """Wait for our turn, which is counted as taken; return the seconds waited.
+
+        Raises `RateLimitedError` where it is too far: ``refused``, if this request was told so itself.
+        """
         wait = throttle.wait()
         if wait > most:
-            raise RateLimitedError("LimaCharlie asked for a pause that is not over yet.", after=wait)
+            if refused is not None:
+                refused.after = wait
+                raise refused
+            what = "The rate limit is used up, or LimaCharlie asked for a pause that is not over yet."
+            raise RateLimitedError(what, after=wait, fix=SLOWER)
         throttle.leave(wait)
         if wait <= 0:
             return 0.0

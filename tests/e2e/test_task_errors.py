@@ -14,6 +14,8 @@ import pytest
 REQUEST = "POST /v1/extension/request/{name}"
 SID = "00000000-0000-4000-8000-000000000000"
 
+pytestmark = pytest.mark.timeout(60)  # several processes one after the other, on machines that do other things too
+
 
 @pytest.fixture(scope="module")
 def emulator(shared_emulator) -> Any:

@@ -15,6 +15,8 @@ import pytest
 
 Done = subprocess.CompletedProcess[str]
 
+pytestmark = pytest.mark.timeout(60)  # up to six processes one after the other, on machines that do other things too
+
 
 class Lab:
     """The emulator, a sensor that is online, and one that is not."""
@@ -136,6 +138,25 @@ def test_watch_tells_who_is_missing(lab: Lab, task: Callable[..., Done]) -> None
     assert json.loads("".join(payload))
 
 
+def test_nobody_to_send_to_is_an_error(lab: Lab, task: Callable[..., Done]) -> None:
+    """With the exit code for what is not there, and at the first command: sensors that join later do not get it."""
+    for more in ([], ["--watch"]):
+        done = task("send", "--selector", "hostname == nobody", *more, "os_version", "netstat")
+        assert done.returncode == 3, done.stderr
+        assert "0 sensors" in (done.stderr if more else done.stdout)
+        assert "netstat" not in done.stdout + done.stderr
+        assert "No sensor is meant" in done.stderr
+        assert "hostname == nobody" in done.stderr
+
+
+def test_watch_does_not_guess_how_many_answers_come(lab: Lab, task: Callable[..., Done]) -> None:
+    """Where LimaCharlie does not say how many sensors have a command, the time ends it."""
+    lab.turn("respond", route="extension", status=200, body='{"task_id": "t1"}')
+    done = task("send", "--all", "--watch", "--timeout", "300ms", "os_version")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "t1: os_version\nError: Answers: 0 of an unknown number.\n"
+
+
 def test_watch_needs_something_to_watch(lab: Lab, task: Callable[..., Done]) -> None:
     """Where no command waits it says so, with exit code 3."""
     done = task("watch", "nothing")
@@ -185,7 +206,7 @@ def test_now_says_that_a_sensor_is_offline(lab: Lab, task: Callable[..., Done]) 
     done = task("send", "--sid", lab.offline, "--now", "os_version")
     assert (done.returncode, done.stdout) == (1, "")
     assert "is offline" in done.stderr
-    assert "reliable tasking" in done.stderr
+    assert "Leave --now out" in done.stderr
 
 
 def test_all_sensors_are_reached_when_asked_for(lab: Lab, task: Callable[..., Done]) -> None:
@@ -207,6 +228,10 @@ def test_all_sensors_are_reached_when_asked_for(lab: Lab, task: Callable[..., Do
         (["send", "--sid", "x", "--now", "--ttl", "1h", "os_version"], "does not wait"),
         (["send", "--sid", "x", "--now", "--watch", "os_version"], "does not wait"),
         (["watch", " "], "context is empty"),
+        (["send", "--all", "--context", "", "os_version"], "context is empty"),
+        (["send", "--selector", "", "os_version"], "Write --all if you mean all"),
+        (["cancel", "--tag", " "], "Write --all if you mean all"),
+        (["send", "--all", "--timeout", "1s", "os_version"], "only waited for with --now or --watch"),
         (["watch", "x", "--timeout", "never"], "a duration is"),
         (["send", "--tag", "x", "--answers", "1", "os_version"], "only waited for with --now"),
         (["send", "--sid", "x", "--now", "--answers", "1", "--until-done", "os_version"], "by number or when all"),

@@ -5,6 +5,7 @@ import time
 from email.utils import formatdate
 
 import pytest
+import structlog
 from aiohttp import web
 
 from pipeline.core.errors import (
@@ -15,6 +16,8 @@ from pipeline.core.errors import (
     RequestRefusedError,
     UnavailableError,
 )
+from pipeline.kit.backoff import Backoff
+from pipeline.limacharlie import transport
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.config import LimaCharlieConfig
 
@@ -132,6 +135,23 @@ async def test_a_429_holds_back_all_requests_of_the_key(account, service):
     await task
     assert time.monotonic() - began >= 0.9
     assert len(service.asked) == 3
+
+
+async def test_a_storm_of_429_that_names_no_time_ends_in_their_words(account, service, monkeypatch):
+    """It is waited for with growing pauses, about which the log is not silent, and then it is LimaCharlie who said no."""
+    monkeypatch.setattr(transport, "MAX_WAIT", 0.5)
+    monkeypatch.setattr(transport, "_NOTABLE", 0.1)
+    monkeypatch.setattr(Backoff, "next", lambda _: 0.2)
+    service.answers = [refuse(429, "too many of you")]
+    with structlog.testing.capture_logs() as lines, pytest.raises(RateLimitedError) as caught:
+        await account.transport.request("GET", "/x")
+    assert "429: too many of you" in caught.value.what
+    assert ("GET /x", True) == (caught.value.where, "[bulk]" in caught.value.fix)
+    assert 2 <= len(service.asked) <= 3
+    assert len(lines) == len(service.asked)
+    assert all("requests wait" in line["event"] and "too many of you" in line["error"] for line in lines)
+    with pytest.raises(RateLimitedError, match="rate limit is used up"):
+        await account.transport._hold(account.transport._throttles[account.transport.endpoints.api], 0.0, None)
 
 
 async def test_a_long_pause_is_the_callers_to_plan(account, service):
