@@ -104,10 +104,11 @@ def start(
         else:
             info = await account.ai.sessions.create(**shared, **tools, **limits, profile_id=given["profile"])
         if detach:
+            code = 0
             if agent is None and prompt is not None:
-                await attach(account, info.id, prompts=(prompt,), stay=False)
-            click.echo(json.dumps(_facts(info)) if as_json else info.id)
-            return 0
+                code = await attach(account, info.id, prompts=(prompt,), stay=False)
+            click.echo(json.dumps(_facts(info)) if as_json else printable(info.id))
+            return code
         click.echo(f"Session {printable(info.id)}.", err=True)
         said = (prompt,) if agent is None and prompt is not None else ()
         return await attach(account, info.id, org=agent is not None, prompts=said, as_json=as_json, unfold=unfold)
@@ -262,7 +263,7 @@ def fork(
             acknowledge_missing_tools=tools,
         )
         if detach:
-            click.echo(json.dumps(_facts(info)) if as_json else info.id)
+            click.echo(json.dumps(_facts(info)) if as_json else printable(info.id))
             return 0
         click.echo(f"Session {printable(info.id)}.", err=True)
         return await attach(account, info.id, as_json=as_json, unfold=unfold)
@@ -285,13 +286,13 @@ Examples:
 @click.pass_obj
 def history(options: Options | None, /, session_id: str, org: bool, unfold: bool, as_json: bool, **given: Any) -> None:
     """Print what was said in the session SESSION_ID so far."""
-    from pipeline.cli.session_view import View
+    from pipeline.cli.session_view import View, as_line
 
     async def show(account: LimaCharlie) -> None:
         view = View(colour=coloured(sys.stdout), unfold=unfold)
         for message in await _sessions(account, org=org).history(session_id):
             if as_json:
-                click.echo(message.raw)
+                click.echo(as_line(message, terminal=sys.stdout.isatty()))
             elif text := view.show(message):
                 click.echo(text)
 

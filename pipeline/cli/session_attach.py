@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.render import coloured, sentence
-from pipeline.cli.session_view import View, answer_of
+from pipeline.cli.session_view import View, answer_of, as_line
 from pipeline.core.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -29,6 +28,9 @@ MAX_INPUT = 1 << 20
 """Bytes of a line from the keyboard or a pipe, and of a file."""
 GIVE_UP = 120.0
 """Seconds without a connection after which it is no use to wait on."""
+
+PATIENCE = 2.0
+"""Seconds for which it is not said that a prompt waits."""
 
 
 async def attach(
@@ -76,7 +78,7 @@ class _Desk:
         self._asked: deque[tuple[Message, dict[str, Any]]] = deque()
         """Approvals and questions that wait for an answer, each with the answers so far."""
         self._interrupted = False
-        """The assistant was interrupted since we last spoke."""
+        """The assistant was interrupted since we last spoke, or has nothing to do yet."""
         self._leave = asyncio.Event()
         self._interrupting: asyncio.Task[None] | None = None
 
@@ -84,27 +86,41 @@ class _Desk:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._ctrl_c)
         try:
-            async with self._live as live, asyncio.TaskGroup() as group:
-                for words in prompts:
-                    await live.prompt(words)
-                if not stay:
-                    return 0
-                reading = group.create_task(self._read())
-                typing = group.create_task(self._listen()) if self._speaks else None
+            async with self._live, asyncio.TaskGroup() as group:
                 leaving = group.create_task(self._leave.wait())
-                await asyncio.wait([reading, leaving], return_when=asyncio.FIRST_COMPLETED)
-                for task in (reading, typing, leaving):
-                    if task is not None:
-                        task.cancel()
+                saying = group.create_task(self._say(prompts))
+                await asyncio.wait([saying, leaving], return_when=asyncio.FIRST_COMPLETED)
+                tasks: list[asyncio.Task[Any]] = [leaving, saying]
+                if stay and not self._leave.is_set():
+                    reading = group.create_task(self._read())
+                    tasks += [reading, *([group.create_task(self._listen())] if self._speaks else [])]
+                    await asyncio.wait([reading, leaving], return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    task.cancel()
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         finally:
             loop.remove_signal_handler(signal.SIGINT)
+        if saying.cancelled():
+            _tell(f"You left before the session ran; it was told nothing: {self._live.session_id}")
+            return 1
+        if not stay:
+            return 0
         ended = self._live.ended
         if ended is None:
             _tell(f"You left; the session goes on. Come back with: lc-pipeline session attach {self._live.session_id}")
             return 0
         return 1 if ended.exit_code else 0
+
+    async def _say(self, prompts: tuple[str, ...]) -> None:
+        self._interrupted = True
+        telling = asyncio.get_running_loop().call_later(PATIENCE, _tell, "The session does not run yet; waiting …")
+        try:
+            for words in prompts:
+                await self._live.prompt(words)
+        finally:
+            telling.cancel()
+        self._interrupted = False
 
     async def _read(self) -> None:
         async for message in self._live.messages():
@@ -119,8 +135,7 @@ class _Desk:
         if message.type in ("tool_approval_request", "ask_user_question"):
             self._asked.append((message, {}))
         if self._json:
-            # On a terminal in ASCII only: what an assistant says must not steer it.
-            click.echo(json.dumps(json.loads(message.raw)) if sys.stdout.isatty() else message.raw)
+            click.echo(as_line(message, terminal=sys.stdout.isatty()))
         elif message.type == "user" and self._said and message.text == self._said[0]:
             self._said.popleft()
         elif text := self._view.show(message):
@@ -143,7 +158,9 @@ class _Desk:
             return
         message, answers = self._asked[0]
         if message.type == "tool_approval_request":
-            _tell("y allows it, a allows it in this session, n denies it; more words after n tell the assistant why.")
+            _tell(
+                "Type y to allow it, a to allow it in this session, n to deny it; words after n tell the assistant why."
+            )
         elif (question := _next(message, answers)) is not None:
             click.echo(self._view.question(question))
 

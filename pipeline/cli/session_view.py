@@ -95,6 +95,14 @@ class View:
         return click.style(text, **how) if self._colour and how else text
 
 
+def as_line(message: Message, *, terminal: bool) -> str:
+    """A message as one line of JSON: as it came, but on a terminal in ASCII only, since what somebody says must not steer it."""
+    if terminal:
+        return json.dumps(json.loads(message.raw))
+    # A line end inside of a JSON text stands between its tokens only.
+    return message.raw.decode(errors="replace").replace("\r", " ").replace("\n", " ")
+
+
 def answer_of(question: dict[str, Any], words: str) -> str:
     """What a typed line means: an option by its number, else the words themselves."""
     options = _labels(question)

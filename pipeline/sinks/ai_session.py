@@ -32,7 +32,7 @@ from pipeline.core.types import Duration, RecordPath, Secret
 from pipeline.limacharlie import records
 from pipeline.limacharlie.ai.errors import InvalidRequestError, TooManySessionsError
 from pipeline.limacharlie.ai.opened import Opened
-from pipeline.limacharlie.ai.prompt import PromptTemplate, Subject
+from pipeline.limacharlie.ai.prompt import TOO_DEEP, PromptTemplate, Subject
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.failures import TooLargeError
 from pipeline.sinks.intents import Intent, Intents
@@ -298,7 +298,11 @@ class AiSessionSink(Sink[AiSessionSinkConfig]):
             self.report.count("detection_not_found")
             self.log.warning("The detection is not found; the session is opened without it.", **case.shown())
             return subject
-        return Subject(subject.doc, subject.payload, subject.stream, subject.org, orjson.dumps(found))
+        try:
+            shown = orjson.dumps(found)
+        except orjson.JSONEncodeError:
+            shown = TOO_DEEP.encode()
+        return Subject(subject.doc, subject.payload, subject.stream, subject.org, shown)
 
     def _take_turn(self) -> None:
         """Take one of the sessions that the limits allow. Raises `RetryLater`."""

@@ -111,6 +111,8 @@ class Follower:
         self._fills = 0
         self._renewed = False
         """The token was replaced since anything last came."""
+        self._is_starting = False
+        """The last connection was refused because the session does not run yet."""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -163,6 +165,7 @@ class Follower:
 
     async def _follow(self) -> None:
         while (failure := await self._attend()) is not None:
+            self._is_starting = isinstance(failure, SessionNotRunningError)
             if isinstance(failure, SessionEndedError):
                 with contextlib.suppress(PipelineError):
                     await self._learn_end()

@@ -151,13 +151,19 @@ class LiveSession(Follower):
         self._sent.append(self._clock.monotonic())
 
     async def _connected(self) -> Socket:
-        try:
-            async with asyncio.timeout(REPLY_TIME):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+        while True:
+            try:
+                async with asyncio.timeout(REPLY_TIME):
+                    await self._changed.wait()
+            except TimeoutError:
+                # How long a session takes to start is LimaCharlie's to say, and to end.
+                if self._is_starting:
+                    continue
+            break
         if self._socket is not None:
             return self._socket
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()  # raises why there will be no connection any more
         if self.ended is not None:
             raise SessionEndedError("The session has ended.", where=self._where, fix="Fork it to go on.")
         raise ConnectionLostError("There is no connection to the session.", where=self._where)

@@ -59,8 +59,11 @@ def parse(doc: Any, raw: bytes | None = None) -> Message | None:
     kind, at = text(doc, "type"), text(doc, "timestamp")
     # Each connection to a session that has ended is told so anew, with a time of its own.
     told = [kind, text(doc, "session_id")] if kind == SESSION_END else [kind, at, payload]
-    digest = hashlib.blake2b(orjson.dumps(told, option=orjson.OPT_SORT_KEYS), digest_size=16)
-    return Message(kind, digest.hexdigest(), at, payload, orjson.dumps(doc) if raw is None else raw)
+    try:
+        digest = hashlib.blake2b(orjson.dumps(told, option=orjson.OPT_SORT_KEYS), digest_size=16)
+        return Message(kind, digest.hexdigest(), at, payload, orjson.dumps(doc) if raw is None else raw)
+    except orjson.JSONEncodeError:  # nested deeper than anything that means something
+        return None
 
 
 def unfold(message: Message) -> list[Message]:

@@ -28,6 +28,7 @@ MAX_VALUE = 300
 MAX_TITLE = 80
 MAX_PLACES = 50
 NOT_KNOWN = "(not known)"
+TOO_DEEP = "(nested too deep to be shown)"
 _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _HIDDEN = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _WHOLE = ("record", "detection")
@@ -149,7 +150,10 @@ def quoted(value: Any) -> str:
     if value is None:
         return NOT_KNOWN
     if isinstance(value, dict | list):
-        value = json.dumps(value, ensure_ascii=False)
+        try:
+            value = json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            value = TOO_DEEP
     text = str(value).lower() if isinstance(value, bool) else str(value)
     shown = text if len(text) <= MAX_VALUE else text[:MAX_VALUE] + "…"
     return visible(json.dumps(shown, ensure_ascii=False))

@@ -192,7 +192,7 @@ def test_a_person_speaks_approves_and_answers(lab, terminal):
     one.press("2\n")
     one.wait("The user answered: Thorough")
     one.wait("May it use WebFetch https://example.com/ioc")
-    one.wait("n denies it")
+    one.wait("n to deny it")
     one.press("maybe\n")
     one.wait("Please answer y, a or n")
     one.press("n not that site\n")
@@ -223,17 +223,47 @@ def test_ctrl_c_interrupts_the_assistant_and_then_leaves(lab, terminal):
 
 
 @pytest.mark.timeout(60)
+def test_ctrl_c_while_the_session_starts(lab, terminal):
+    """Ctrl-C leaves a session that does not run yet at once, and says that it was told nothing."""
+    lab.turn("ai_timing", start=300)
+    try:
+        for args in ((), ("--detach",)):
+            one = terminal(lab.user, "start", *args, "hello")
+            one.wait("does not run yet")
+            one.press("\x03")
+            one.wait("told nothing")
+            assert one.end() == 1
+            lab.turn("ai_end")
+    finally:
+        lab.turn("ai_timing", start=0.2)
+
+
+@pytest.mark.timeout(60)
+def test_a_terminal_is_not_steered_by_json(lab, terminal):
+    """On a terminal --json is ASCII only; in a pipe a message that came over several lines is one."""
+    session = lab.begun()
+    lab.turn("ai_emit", session_id=session, type="assistant", payload={"content": "a\u009b2Jb\u202e"})
+    lab.turn("ai_emit", session_id=session, raw='{"type":"x",\n"timestamp":"now",\r\n"payload":{}}')
+    one = terminal(lab.user, "history", session, "--json")
+    one.wait(re.escape("a\\u009b2Jb\\u202e"))
+    assert one.end() == 0
+    lab.turn("ai_end", session_id=session)
+    lines = lab.run("attach", session, "--json").stdout.splitlines()
+    assert "x" in [json.loads(line)["type"] for line in lines]
+
+
+@pytest.mark.timeout(60)
 def test_what_needs_no_answer_any_more_is_not_asked(lab, terminal):
     """After an interrupt, and in the history of a session, an approval is not waited for: what is typed is a prompt."""
     session = lab.begun()
     one = terminal(lab.user, "attach", session)
     one.wait("Type to speak")
     one.press("fetch it\n")
-    one.wait("n denies it")
+    one.wait("n to deny it")
     one.press("\x03")
     one.wait("(?i)interrupted by the user")
     one.press("list the files\n")
-    one.wait("n denies it")
+    one.wait("n to deny it")
     one.press("y\n")
     one.wait("✓ Done")
     one.press("\x04")
@@ -242,7 +272,7 @@ def test_what_needs_no_answer_any_more_is_not_asked(lab, terminal):
     two.wait("✓ Done")
     two.press("read it\n")
     two.wait("May it use Read")
-    two.wait("n denies it")
+    two.wait("n to deny it")
     two.press("y\n")
     two.wait("✓ Done")
 

@@ -285,6 +285,14 @@ async def test_hostile_records(bench):
     assert "[lc-pipeline other" not in session.name
 
 
+async def test_a_record_nested_deep(bench):
+    """A record that is nested as deep as JSON may be opens its session like any other; it does not hold up those behind it."""
+    await bench.crash(prompt="{event} {record}")
+    deep = b'{"detect_id": "d-1", "event": ' + b"[" * 1015 + b"]" * 1015 + b"}"
+    assert {} == await bench.write(deep, bench.detection(2))
+    assert ["nested too deep" in session.prompt for session in bench.sessions] == [True, False]
+
+
 @pytest.mark.parametrize("detect_id", ["-", "", "a b", "]", "x" * 200, 7, None, {"a": 1}, "../../x"])
 async def test_odd_ids(bench, detect_id):
     """A detection's id that is none of LimaCharlie's form is left out; the session is opened all the same."""

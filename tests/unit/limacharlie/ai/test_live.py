@@ -61,6 +61,20 @@ async def test_attached_before_it_runs(ai, read):
         assert (await reader.until("user")).text == "hello"
 
 
+async def test_a_slow_start(ai, cloud, read, monkeypatch):
+    """A prompt waits for as long as the session starts, however long that takes; when it never runs, that is the error."""
+    monkeypatch.setattr(live_module, "REPLY_TIME", 0.05)
+    cloud.turn("ai_timing", start=0.5)
+    session = await ai.sessions.create()
+    async with ai.attach(session.id) as live:
+        reader = read(live)
+        await live.prompt("hello")
+        assert (await reader.until("user")).text == "hello"
+    async with ai.attach("unknown") as live:
+        with pytest.raises(SessionNotFoundError):
+            await live.prompt("hello")
+
+
 async def test_tool_approval(ai, running, read):
     """A tool that is not allowed asks; a refusal reaches the assistant, an approval for the session is asked once."""
     session = await running()

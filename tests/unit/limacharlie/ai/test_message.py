@@ -42,6 +42,16 @@ def test_no_message(raw):
     assert decode(raw) is None
 
 
+@pytest.mark.parametrize("depth", [250, 260, 1000])
+def test_nested(depth):
+    """A message that is nested too deep to mean anything is none, live and in a history, and no exception."""
+    deep = b'{"type": "x", "timestamp": "", "payload": {"a": ' + b"[" * depth + b"]" * depth + b"}}"
+    assert (depth < 254) == (decode(deep) is not None)
+    past = unfold(decode(b'{"type": "history", "payload": {"messages": []}}'))
+    assert [] == past
+    assert (depth < 254) == (parse(orjson.loads(deep)) is not None)
+
+
 def test_odd_fields():
     """Fields of another type than they should be are taken as absent."""
     odd = parse({"type": "x", "timestamp": 5, "payload": [1]})
