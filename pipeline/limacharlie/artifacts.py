@@ -132,7 +132,7 @@ class Artifacts:
                 return
         else:
             path = f"{self._path}/originals/{segment(artifact_id)}"
-            answer = table(await self._transport.request("POST", path, repeatable=True), path)
+            answer = table(await self._transport.request("POST", path, repeatable=True, reads=True), path)
         if payload := text(answer, "payload"):
             yield await gunzip(payload, path)
             return

@@ -82,7 +82,7 @@ class Extensions:
             return _not_subscribed(name, error) if status == 403 and not error.fix else error
 
         answer = await self._transport.request(
-            "POST", path, form=form, repeatable=repeatable, timeout=timeout, explain=explain
+            "POST", path, form=form, repeatable=repeatable, reads=True, timeout=timeout, explain=explain
         )
         return self._open(answer, f"{name} {action}")
 

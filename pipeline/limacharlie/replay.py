@@ -107,7 +107,8 @@ class Replay:
         }
         base = await self._organization.service("replay")
         answer = table(
-            await self._transport.request("POST", "/", json=request, base=base, timeout=_TIMEOUT), "POST replay"
+            await self._transport.request("POST", "/", json=request, base=base, reads=True, timeout=_TIMEOUT),
+            "POST replay",
         )
         if problem := answer.get("error"):
             raise RequestRefusedError(f"LimaCharlie answered: {self._transport.scrub(str(problem))}.", where="replay")

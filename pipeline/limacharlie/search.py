@@ -70,6 +70,7 @@ class Search:
                 json=asked.body(self._oid),
                 base=await self._base(),
                 repeatable=True,
+                reads=True,
                 timeout=_TIMEOUT,
                 explain=explain,
             ),

@@ -126,7 +126,7 @@ class Sensors:
         found: dict[str, bool] = {}
         for start in range(0, len(wanted), _AT_ONCE):
             form = {"sids": wanted[start : start + _AT_ONCE]}
-            found |= table(await self._transport.request("POST", path, form=form, repeatable=True), path)
+            found |= table(await self._transport.request("POST", path, form=form, repeatable=True, reads=True), path)
         return {sid: found.get(sid) is True for sid in wanted}
 
     async def online_count(self) -> int:

@@ -42,6 +42,8 @@ _TRIES = 4
 _MAX_ANSWER = 64 << 20
 _MAX_ERROR = 64 << 10
 _LARGE = 64 << 10
+_PROXY = "A proxy may have put a page of its own in its place, or the configured address is another service's."
+_NO_JSON = object()
 _READ_BUFFER = 1 << 20
 """aiohttp loses the end of a stream when it pauses reading over TLS; with this buffer it need not."""
 _UUIDS = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -116,6 +118,7 @@ class Transport:
         base: str | None = None,
         authenticated: bool = True,
         repeatable: bool | None = None,
+        reads: bool | None = None,
         timeout: float | None = None,
         raw: bool = False,
         explain: Explain | None = None,
@@ -124,13 +127,15 @@ class Transport:
 
         ``path`` follows ``base`` (default: the REST API). One of ``form``, ``json`` and ``content`` travels in the body, for every
         method. A ``repeatable`` request (default: a GET) is tried again after a temporary failure; a 429 is waited for in any case,
-        because it did nothing. ``timeout`` is for each try, in seconds (default: the configured one). ``explain`` may put another
-        error in the place of one for a status that is not a success.
+        because it did nothing. One that ``reads`` (default: a GET) lives from its answer, and no JSON is a failure; a write takes any
+        text for a yes, but not a web page, which a proxy put there. ``timeout`` is for each try, in seconds (default: the configured
+        one). ``explain`` may put another error in the place of one for a status that is not a success.
 
         Raises `AuthenticationError`, `PermissionDeniedError`, `NotFoundError`, `RequestRefusedError`, `RateLimitedError` or
         `UnavailableError`.
         """
         repeatable = method == "GET" if repeatable is None else repeatable
+        reads = method == "GET" if reads is None else reads
         base = base or self.endpoints.api
         cause = f"{method} {_UUIDS.sub('*', path)}"
         throttle = self._throttles.setdefault(base, Throttle(self.clock))
@@ -154,11 +159,18 @@ class Transport:
                 throttle.learn(answered)
                 if 200 <= status < 300:
                     throttle.answered()
-                    return body if raw else _decode(body)
-                text = self.error_text(body)
-                failed = self.failure(status, answered, text, where=cause)
-                if explain is not None:
-                    failed = explain(status, failed)
+                    if raw:
+                        return body
+                    is_needed = reads or body.lstrip().startswith(b"<")
+                    answer = _decode(body, _NO_JSON if body and is_needed else {})
+                    if answer is not _NO_JSON:
+                        return answer
+                    failed = UnavailableError("LimaCharlie's answer is not JSON.", where=cause, fix=_PROXY)
+                else:
+                    text = self.error_text(body)
+                    failed = self.failure(status, answered, text, where=cause)
+                    if explain is not None:
+                        failed = explain(status, failed)
                 if status == 401 and token is not None:
                     another = None if renewed else await self.tokens.after_refusal(token, cause, text)
                     if another is not None:
@@ -237,7 +249,7 @@ class Transport:
         url = self.endpoints.jwt
         data, kind = await _body(form, None, None)
         status, headers, body = await self._send(_Request("POST", url, data=data, headers=kind))
-        answer = _decode(body)
+        answer = _decode(body, {})
         if 200 <= status < 300:
             jwt = answer.get("jwt") if isinstance(answer, dict) else None
             if not isinstance(jwt, str) or not jwt or not jwt.isascii() or not jwt.isprintable():
@@ -254,7 +266,7 @@ class Transport:
 
     def error_text(self, body: bytes) -> str:
         """LimaCharlie's own words in an answer, fit for a log."""
-        answer = _decode(body)
+        answer = _decode(body, {})
         error = answer.get("error") if isinstance(answer, dict) else None
         return self.scrub(error if isinstance(error, str) else body.decode("utf-8", "replace")).removesuffix(".")
 
@@ -297,8 +309,8 @@ async def _body(form: Form | None, json: Any, content: bytes | None) -> tuple[by
     return encoded.encode(), {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def _decode(body: bytes) -> Any:
+def _decode(body: bytes, otherwise: Any) -> Any:
     try:
         return orjson.loads(body)
     except ValueError:
-        return {}
+        return otherwise

@@ -263,6 +263,19 @@ async def test_empty_and_other_answers_count_as_success(account, service):
     assert await account.transport.request("POST", "/x") == {}
 
 
+@pytest.mark.parametrize(
+    ("method", "reads", "page", "tries"),
+    [("GET", None, "sign in", 4), ("POST", True, "sign in", 1), ("POST", None, " <html>sign in</html>", 1)],
+)
+async def test_a_page_that_a_proxy_put_there_is_no_answer(account, service, no_pauses, method, reads, page, tries):
+    """It is a failure that may pass, not an empty list, nor a yes to a write."""
+    service.answers = [lambda _: web.Response(text=page)]
+    with pytest.raises(UnavailableError, match="not JSON") as caught:
+        await account.transport.request(method, "/x", reads=reads)
+    assert "proxy" in caught.value.fix
+    assert len(service.asked) == tries
+
+
 async def test_closing_twice_is_fine(account):
     """And without any request."""
     await account.close()

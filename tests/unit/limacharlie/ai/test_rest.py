@@ -398,12 +398,13 @@ async def test_refusals(ai, cloud, call, status, kind):
     assert caught.value.fix or status in (404, 500)
 
 
-async def test_an_answer_that_is_none(ai, cloud):
+async def test_an_answer_that_is_none(ai, cloud, no_pauses):
     """An answer of another shape is an error, not a guess."""
     for body in ("[]", "{}", '{"session": {}}', "not json", '{"session": {"id": 5}}'):
-        cloud.turn("respond", route="sessions", status=200, body=body)
+        cloud.turn("respond", route="sessions", status=200, body=body, times=None)
         with pytest.raises(UnavailableError):
             await ai.sessions.get("x")
+        cloud.turn("clear")
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
