@@ -150,12 +150,14 @@ class Search:
         while True:
             query = {"state": state, "limit": str(_PAGE), "offset": str(offset)}
             answer = await self._transport.request("GET", path, query=query, base=await self._base())
+            known = len(seen)
             for doc in tables(answer, "queries", path):
                 # Searches end while we read, and move the others up.
                 if (query_id := text(doc, "queryId")) not in seen:
                     seen.add(query_id)
                     yield doc
-            if answer.get("truncated") is not True:
+            # A page without news is the last one whatever it says, or else there might be no last one.
+            if answer.get("truncated") is not True or len(seen) == known:
                 return
             offset += _PAGE
 

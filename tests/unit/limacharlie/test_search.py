@@ -290,6 +290,14 @@ async def test_saved_queries(account, searches):
         await account.search.saved("bare")
 
 
+async def test_a_list_of_searches_that_never_ends_is_left(account, searches):
+    """A page that brings nothing new is the last one, though it says otherwise."""
+    searches.route(f"GET /v1/search/{OID}/queries", {"queries": [{"queryId": "a"}], "truncated": True})
+    async with asyncio.timeout(5):
+        assert [doc["queryId"] async for doc in account.search.open_queries()] == ["a"]
+    assert len(searches.asked) == 2
+
+
 async def test_open_searches_limits_and_cancelling(account, searches):
     """What one needs to know when there is no place left."""
     listed = [{"queryId": "a"}, {"queryId": "b"}]

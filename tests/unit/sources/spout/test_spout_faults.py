@@ -154,10 +154,12 @@ async def test_no_confirmation_in_time_is_a_failure(bench, cloud):
         await cloud.idle(connection)
 
     cloud.script = script
-    async with bench.running(connect_timeout=0.2):
-        await bench.report.until(lambda: len(bench.report.states) == 2)
-    assert [state for state, _, _ in bench.report.states] == ["degraded", "ok"]
-    assert "not confirmed" in bench.report.states[0][1]
+    async with bench.running(connect_timeout=0.5):
+        # A busy machine may take longer than that for the next one, too.
+        await bench.report.until(lambda: bench.report.states and bench.report.states[-1][0] == "ok")
+    *before, _ = bench.report.states
+    assert before
+    assert all(state == "degraded" and "not confirmed" in why for state, why, _ in before)
     assert [gap[2] for gap in bench.report.gaps] == ["connect"]
 
 
