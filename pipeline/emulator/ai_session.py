@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import deque
@@ -160,9 +161,13 @@ class Session:
         return self.transcript[number - self.first].data
 
     def history(self, until: int | None = None) -> list[Doc]:
-        """The messages before number ``until``, decoded."""
+        """The messages before number ``until``, decoded; what a fault put there that is none is not among them."""
         count = len(self.transcript) if until is None else max(0, until - self.first)
-        return [orjson.loads(said.data) for said, _ in zip(self.transcript, range(count), strict=False)]
+        found = []
+        for said, _ in zip(self.transcript, range(count), strict=False):
+            with contextlib.suppress(ValueError):
+                found.append(orjson.loads(said.data))
+        return found
 
     def shown(self) -> Doc:
         found = {

@@ -124,6 +124,15 @@ async def test_history(local, session, token):
         assert ["session_status", "system"] == [one["type"] for one in first["payload"]["messages"]]
 
 
+async def test_history_after_a_malformed_frame(local, session, token):
+    """What the knob sent that is no message does not stand in the way of those that are."""
+    await local.turn("ai_emit", raw="not json")
+    await local.turn("ai_emit", type="assistant")
+    status, answer = await local.call("GET", f"/v1/sessions/{session}/history", token=token)
+    assert 200 == status
+    assert "assistant" == answer["messages"][-1]["type"]
+
+
 async def test_envelope(local, session, token):
     """Each message has type, time, session and payload."""
     async with attach(local, f"/v1/sessions/{session}/ws", token) as socket:
