@@ -62,7 +62,8 @@ class Disk:
         """What is on it stays to be looked at, in a folder of its name and ``-kept``."""
         if self.mounted:
             self.clear()
-            shutil.copytree(self.path, self.path.with_name(f"{self.path.name}-kept"))
+            kept = self.path.with_name(f"{self.path.name}-kept")
+            shutil.copytree(self.path, kept, ignore=shutil.ignore_patterns("*.sock"))
             subprocess.run(["umount", "-l", str(self.path)], check=False)
             self.mounted = False
 
