@@ -120,11 +120,15 @@ class Runner:
                 plan.watch.arrived(batch)
         self._marks = restored.marks
         for route in plan.routes:
-            self._log.info(self._promise(), route=route.name)
+            self._log.info(self._promise(route.name), route=route.name)
 
-    def _promise(self) -> str:
+    def _promise(self, route: str) -> str:
         if self.plan.spool.durable:
-            return "Across a crash every accepted record is delivered at least once: the spool is on disk."
+            sinks = self.plan.config.sinks
+            files = {sinks[name].type == "file" for name in self.plan.config.routes[route].to}
+            often = "exactly once" if files == {True} else "at least once"
+            often += ", and into files exactly once" if len(files) > 1 else ""
+            return f"Across a crash every accepted record is delivered {often}: the spool is on disk."
         return (
             "Across a crash accepted records may be lost, because the spool is in memory; a clean stop delivers them."
         )

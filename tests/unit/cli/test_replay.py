@@ -90,6 +90,7 @@ def test_what_it_says(run: Run, config: Path, tmp_path: Path) -> None:
     assert run("replay", "letters", "lc.yaml", "one").stdout == "Nothing to replay.\n"
 
 
+@pytest.mark.timeout(60)
 def test_letters_of_several_workers(run: Run, config: Path, tmp_path: Path) -> None:
     """With `workers`, each worker's letters are replayed from its own folders, or those of the one that is named."""
     config.write_text(CONFIG.format(workers=2))

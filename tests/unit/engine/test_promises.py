@@ -24,6 +24,7 @@ from pipeline import (
     Source,
     SourceConfig,
 )
+from pipeline.config.load import loads
 from pipeline.config.model import Config
 from pipeline.config.registry import Registry
 from pipeline.engine.build import Plan, build
@@ -316,3 +317,19 @@ async def test_two_sources_with_the_same_records_feed_a_route_once(tmp_path, dis
     made = make()
     await Runner(made).run()
     assert sorted(kept(made)) == ([] if disk else list(range(60)))
+
+
+async def test_each_route_says_what_it_guarantees(tmp_path: Path) -> None:
+    """With a disk spool files get a record exactly once across a crash, others at least once; each route says which, at its start."""
+    text = f"""
+sources: {{in: {{type: file, paths: [{tmp_path}/none]}}}}
+sinks: {{archive: {{type: file, path: {tmp_path}/a.jsonl}}, lake: {{type: kafka, bootstrap_servers: "k:1", topic: t}}}}
+routes: {{files: {{from: in, to: archive}}, kafka: {{from: in, to: lake}}, both: {{from: in, to: [archive, lake]}}}}
+spool: {{type: disk, path: {tmp_path}/spool, max_size: 64MiB}}
+"""
+    loaded = loads(text, {})
+    runner = Runner(build(loaded.config, {"": Org()}, SystemClock(), loaded.registry))
+    told = {route: runner._promise(route) for route in loaded.config.routes}
+    assert "delivered exactly once:" in told["files"]
+    assert "delivered at least once:" in told["kafka"]
+    assert "delivered at least once, and into files exactly once:" in told["both"]
