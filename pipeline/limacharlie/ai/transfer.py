@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -157,14 +157,19 @@ class Mover:
     async def _put(self, url: str, source: Source, offer: Doc) -> None:
         digest = hashlib.md5(usedforsecurity=False)
         headers = {"Content-Type": offer["content_type"], "Content-Length": str(offer["size"])}
-        pieces = _pieces(source, offer["size"], digest)
         problem: PipelineError | None = None
+        # Closed here: the storage may answer before the last piece is asked for, and then nobody ends the generator.
+        file = None if isinstance(source, bytes) else await asyncio.to_thread(source.open, "rb")
+        pieces = _pieces(source, file, offer["size"], digest)
         try:
             async with self._ask("PUT", url, headers=headers, data=pieces) as response:
                 problem = _refusal(response.status)
                 stated = _stated(response)
         except FAULTS as fault:
             problem = TransferError(f"The file could not be uploaded: {describe(fault)}.", where=_WHERE)
+        finally:
+            if file is not None:
+                await asyncio.to_thread(file.close)
         if problem is not None:
             # Outside of the handler: the fault holds the signed URL.
             raise problem
@@ -219,8 +224,11 @@ class Mover:
             yield response
 
 
-async def _pieces(source: Source, size: int, digest: Any) -> AsyncIterator[bytes]:
-    """The bytes of a source, noted in ``digest``; never more than were announced. Raises `TransferError` for fewer."""
+async def _pieces(source: Source, file: BinaryIO | None, size: int, digest: Any) -> AsyncIterator[bytes]:
+    """The bytes of a source, which is open as ``file`` if it is one, noted in ``digest``; never more than were announced.
+
+    Raises `TransferError` for fewer.
+    """
     left = size
     if isinstance(source, bytes):
         for start in range(0, size, _PIECE):
@@ -228,17 +236,14 @@ async def _pieces(source: Source, size: int, digest: Any) -> AsyncIterator[bytes
             digest.update(piece)
             yield piece
         return
-    file = await asyncio.to_thread(source.open, "rb")
-    try:
-        while left:
-            piece = await asyncio.to_thread(file.read, min(_PIECE, left))
-            if not piece:
-                raise TransferError("The file became shorter while it was read.", where=str(source))
-            digest.update(piece)
-            left -= len(piece)
-            yield piece
-    finally:
-        await asyncio.to_thread(file.close)
+    assert file is not None
+    while left:
+        piece = await asyncio.to_thread(file.read, min(_PIECE, left))
+        if not piece:
+            raise TransferError("The file became shorter while it was read.", where=str(source))
+        digest.update(piece)
+        left -= len(piece)
+        yield piece
 
 
 def _stated(response: aiohttp.ClientResponse) -> bytes | None:

@@ -92,6 +92,9 @@ class Reports:
         if org in self.open_gaps:
             self.gaps.append((self.open_gaps.pop(org), org))
 
+    def heard(self, now: float, *, org: str = "") -> None:
+        """Nothing to remember."""
+
     def upstream_dropped(self, count: int, *, org: str = "") -> None:
         raise AssertionError
 
