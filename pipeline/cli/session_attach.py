@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 _YES = {"y": ("once", True), "yes": ("once", True), "a": ("session", True), "always": ("session", True)}
 _NO = ("n", "no")
-MAX_INPUT = 1 << 20
-"""Bytes of a line from the keyboard or a pipe, and of a file."""
+MAX_LINE = 1 << 20
+"""Bytes of a line from the keyboard, a pipe or a file."""
+PIECE = 1 << 16
 GIVE_UP = 120.0
 """Seconds without a connection after which it is no use to wait on."""
 
@@ -191,7 +192,10 @@ class _Desk:
         if message.type == "tool_approval_request":
             first, _, rest = words.partition(" ")
             if first.lower() not in (*_YES, *_NO):
-                _tell("Please answer y, a or n.")
+                if terminal:
+                    _tell("Please answer y, a or n.")
+                else:  # nobody is there to say it again
+                    await self._live.prompt(words)
                 return
             scope, approved = _YES.get(first.lower(), ("once", False))
             use = str(message.payload.get("tool_use_id", ""))
@@ -225,33 +229,47 @@ class _Desk:
 
 
 async def _typed() -> AsyncIterator[str]:
-    """Lines of the standard input."""
+    """Lines of the standard input; one that is too long is left out, and said to be."""
     if sys.stdin is None or sys.stdin.closed:
         return
-    fd = sys.stdin.fileno()
+    rest, skipping = b"", False
+    async with contextlib.aclosing(_pieces(sys.stdin.fileno())) as pieces:
+        async for data in pieces:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if not skipping:
+                    yield line.decode(errors="replace")
+                skipping = False
+            if len(rest) > MAX_LINE:
+                if not skipping:
+                    _tell(
+                        f"A line of more than {MAX_LINE:,} bytes is left out. Upload it as a file, and name the file."
+                    )
+                rest, skipping = b"", True
+    if rest and not skipping:
+        yield rest.decode(errors="replace")
+
+
+async def _pieces(fd: int) -> AsyncGenerator[bytes, None]:
+    """What can be read, as it comes, until its end."""
     loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[bytes] = asyncio.Queue()
+    ready: asyncio.Queue[bytes] = asyncio.Queue()
 
     def read() -> None:
-        # Here, where it is known that it does not block; the next look may come before the piece is taken.
-        data = os.read(fd, 1 << 16)
-        pieces.put_nowait(data)
-        if not data:
-            loop.remove_reader(fd)
+        # Here, where it is known that it does not block; and one piece only, until it is taken.
+        loop.remove_reader(fd)
+        ready.put_nowait(os.read(fd, PIECE))
 
     try:
         loop.add_reader(fd, read)
     except (OSError, ValueError):  # a file is always ready, and cannot be waited for
-        pieces.put_nowait(await asyncio.to_thread(sys.stdin.buffer.read, MAX_INPUT))
-        pieces.put_nowait(b"")
-    rest = b""
+        while data := await asyncio.to_thread(os.read, fd, PIECE):
+            yield data
+        return
     try:
-        while (data := await pieces.get()) and len(rest) <= MAX_INPUT:
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                yield line.decode(errors="replace")
-        if rest:
-            yield rest.decode(errors="replace")
+        while data := await ready.get():
+            yield data
+            loop.add_reader(fd, read)
     finally:
         loop.remove_reader(fd)
 

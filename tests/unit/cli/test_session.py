@@ -58,9 +58,10 @@ class Lab:
         return done.stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory):
-    ready = tmp_path_factory.mktemp("lab") / "ready.json"
+@pytest.fixture
+def emulator(tmp_path):
+    """Each test has its own: ten sessions may be begun in a minute."""
+    ready = tmp_path / "ready.json"
     args = ["emulate", "--listen", "127.0.0.1:0", "--rate", "0", "--events", "0", "--ready-file", str(ready)]
     with subprocess.Popen([*LC, *args], stderr=subprocess.DEVNULL) as process:
         try:
@@ -167,6 +168,34 @@ def test_prompts_from_a_pipe_and_the_end_of_the_session(lab):
     assert lines[lines.index("> finish") :] == [
         "> finish", "It is over.", "✓ All done.", "The session has ended: completed.",
     ]  # fmt: skip
+
+
+@pytest.mark.timeout(60)
+def test_a_line_that_is_too_long(lab):
+    """A line of a pipe that is too long is left out in words, and the next one is taken."""
+    lab.turn("ai_script", match="finish", steps=[{"result": "All done."}, {"end": "completed"}])
+    done = lab.run("start", keys="x" * 3_000_000 + "\nfinish\n")
+    assert done.returncode == 0, done.stderr
+    assert "A line of more than 1,048,576 bytes is left out" in done.stderr
+    assert "✓ All done." in done.stdout
+
+
+@pytest.mark.timeout(60)
+def test_a_prompt_while_an_approval_waits(lab):
+    """From a pipe, what is no answer to the approval that waits is a prompt: nobody is there to say it again."""
+    lab.turn("ai_script", match="finish", steps=[{"result": "All done."}, {"end": "completed"}])
+    lab.turn("ai_script", match="dangerous", steps=[{"tool": "Bash", "input": {"command": "id"}, "approval": True}])
+    command = [*LC, "session", "start", "dangerous"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=lab.user) as process:
+        for line in process.stdout:
+            if "May it use Bash" in line:
+                break
+        process.stdin.write("finish\ny\n")
+        process.stdin.close()
+        rest = process.stdout.read()
+        assert process.wait(10) == 0
+    assert "> finish" in rest
+    assert "✓ All done." in rest
 
 
 @pytest.mark.timeout(60)
