@@ -47,14 +47,28 @@ class DialWire:
         self._tls = tls
         self._ending = False
         self._orderly = False
+        self._notified = not tls
+        """Whether the peer has said that it closes; over plain TCP its FIN says so."""
         self._closed = asyncio.Event()
+        if tls:
+            self._watch_unwrap(writer.get_extra_info("ssl_object"))
+
+    def _watch_unwrap(self, tls: ssl.SSLObject) -> None:
+        """See the peer's close_notify, of which asyncio does not tell: the FIN of a process that was killed looks like it."""
+        unwrap = tls.unwrap
+
+        def unwrap_and_tell() -> None:
+            unwrap()
+            self._notified = True
+
+        tls.unwrap = unwrap_and_tell  # type: ignore[method-assign]  # asyncio calls the object's own
 
     async def watch(self, left: Callable[[], None]) -> None:
         """Read until the peer closes."""
         try:
             while await self._reader.read(65536):
                 pass
-            self._orderly = self._ending
+            self._orderly = self._ending and self._notified
         except OSError:
             # a reset is a way to close as well; it leaves the connection unclean
             self._orderly = False

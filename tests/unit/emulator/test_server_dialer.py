@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import re
 import socket
 import ssl
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 import pytest
@@ -73,6 +75,34 @@ async def test_delivers_and_ends_clean(emulate, ledger, context, tls):
         await local.until(lambda: _ended(ledger, 1))
     assert received == ledger.lines("firehose-event-1.jsonl") == ledger.lines("generated-event.jsonl")
     assert ledger.ends() == {"firehose-event-1.jsonl": True}
+
+
+async def test_a_peer_that_is_killed_while_it_closes_is_unclean(emulate, ledger, context):
+    """A FIN without TLS's close_notify, as the kernel sends it for a process that was killed, is no orderly end."""
+    local = await emulate(events=700)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with context.wrap_socket(server.accept()[0], server_side=True) as tls:
+                asked.set_result(None)
+                while tls.recv(65536):
+                    continue
+                os.close(tls.detach())
+
+        asked: Future[None] = Future()
+        served = asyncio.create_task(asyncio.to_thread(serve))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        await local.output("one", is_tls="true", is_no_header="true", dest_host=address)
+        await asyncio.wrap_future(asked)
+        await local.until(lambda: _lines(ledger, 700))
+        await local.call("DELETE", f"/v1/outputs/{local.oid}", {"name": "one"}, await local.token())
+        await served
+        await local.until(lambda: _ended(ledger, 1))
+    assert ledger.ends() == {"firehose-event-1.jsonl": False}
+
+
+async def _lines(ledger, count: int) -> bool:
+    return len(ledger.lines("firehose-event-1.jsonl")) >= count
 
 
 async def _ended(ledger, count: int) -> bool:
