@@ -16,7 +16,6 @@ from pipeline.core.batch import Origin
 from pipeline.core.component import Context
 from pipeline.core.config import BatchConfig, Field, Section, SinkConfig
 from pipeline.core.errors import (
-    AuthenticationError,
     NotFoundError,
     Partial,
     PermanentError,
@@ -24,7 +23,6 @@ from pipeline.core.errors import (
     RateLimitedError,
     Rejected,
     RetryLater,
-    TemporaryError,
 )
 from pipeline.core.items import Item, Items
 from pipeline.core.sink import Mark, Sink
@@ -35,6 +33,7 @@ from pipeline.limacharlie.ai.opened import Opened
 from pipeline.limacharlie.ai.prompt import TOO_DEEP, PromptTemplate, Subject
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.failures import TooLargeError
+from pipeline.sinks.acting import account_of, later
 from pipeline.sinks.intents import Intent, Intents
 
 CLOCKS = 300.0
@@ -200,7 +199,7 @@ class AiSessionSink(Sink[AiSessionSinkConfig]):
         """Ask each organization for a session. Raises what a request raises."""
         if self.config.confirm:
             for name in self._accounts:
-                async for _ in self._account(name).ai.org_sessions.list(limit=1):
+                async for _ in account_of(self._accounts, self.id, name).ai.org_sessions.list(limit=1):
                     break
 
     async def write(self, items: Items) -> Mark:
@@ -216,7 +215,7 @@ class AiSessionSink(Sink[AiSessionSinkConfig]):
             except (RetryLater, Rejected) as verdict:
                 failures[index] = verdict
             except PipelineError as error:
-                failures[index] = down[item.org] = _later(error)
+                failures[index] = down[item.org] = later(error)
         if failures:
             await self._intents.commit()
             raise Partial(failures)
@@ -234,7 +233,7 @@ class AiSessionSink(Sink[AiSessionSinkConfig]):
         if intent is not None and intent.done:
             self.report.count("known")
             return
-        account = self._account(item.org)
+        account = account_of(self._accounts, self.id, item.org)
         if intent is not None:
             found = await self._find(account, case, intent)
             if found is not None:
@@ -378,20 +377,3 @@ class AiSessionSink(Sink[AiSessionSinkConfig]):
             wait = self.config.lookup_delay - age
             raise RetryLater("whether a session was opened is not known yet", where=self.id, after=wait)
         return None
-
-    def _account(self, org: str) -> LimaCharlie:
-        if org not in self._accounts:
-            raise Rejected("no_org", "the record belongs to no configured organization")
-        account = self._accounts[org]
-        if not isinstance(account, LimaCharlie):
-            raise AuthenticationError(
-                "There are no LimaCharlie credentials.", where=self.id, fix="Set LC_OID and LC_API_KEY."
-            )
-        return account
-
-
-def _later(error: PipelineError) -> RetryLater:
-    after = error.after if isinstance(error, TemporaryError) else None
-    later = RetryLater(error.what, where=error.where, fix=error.fix, after=after)
-    later.__cause__ = error  # its code is what metrics and health show
-    return later

@@ -15,7 +15,6 @@ from pipeline.core.batch import Origin
 from pipeline.core.component import Context
 from pipeline.core.config import BatchConfig, Field, Section, SinkConfig
 from pipeline.core.errors import (
-    AuthenticationError,
     Partial,
     PermanentError,
     PipelineError,
@@ -23,7 +22,6 @@ from pipeline.core.errors import (
     Rejected,
     RequestRefusedError,
     RetryLater,
-    TemporaryError,
     UsageError,
 )
 from pipeline.core.items import Item, Items
@@ -35,6 +33,7 @@ from pipeline.limacharlie.config import UUID
 from pipeline.limacharlie.reliable_tasking import DEFAULT_TTL
 from pipeline.limacharlie.sensor_commands import check
 from pipeline.limacharlie.task_template import CommandTemplate, SelectorTemplate, UnfitError
+from pipeline.sinks.acting import account_of, later
 from pipeline.sinks.intents import Intent, Intents
 
 PATIENCE = 30.0
@@ -161,7 +160,7 @@ class ReliableTaskSink(Sink[ReliableTaskConfig]):
         """Ask each organization's extension for a list. Raises `NotSubscribedError` and what a request raises."""
         if self.config.confirm:
             for name in self._accounts:
-                await self._account(name).reliable_tasking.list(sid=_NO_SENSOR)
+                await account_of(self._accounts, self.id, name).reliable_tasking.list(sid=_NO_SENSOR)
 
     async def write(self, items: Items) -> Mark:
         """Give a task for each item. Raises `Partial` for those that it could not, after committing what it did."""
@@ -177,7 +176,7 @@ class ReliableTaskSink(Sink[ReliableTaskConfig]):
             except (RetryLater, Rejected) as verdict:
                 failures[index] = verdict
             except PipelineError as error:
-                failures[index] = down[item.org] = _later(error)
+                failures[index] = down[item.org] = later(error)
         if failures:
             await self._intents.commit()
             raise Partial(failures)
@@ -197,7 +196,7 @@ class ReliableTaskSink(Sink[ReliableTaskConfig]):
         if intent is not None and intent.done:
             self.report.count("known")
             return
-        account = self._account(item.org)
+        account = account_of(self._accounts, self.id, item.org)
         if intent is not None and await self._is_done(account, order, intent):
             self._intents.finish(key, "found")
             self.report.count("found")
@@ -294,20 +293,3 @@ class ReliableTaskSink(Sink[ReliableTaskConfig]):
         self._tokens = min(float(limit.tasks), self._tokens + (now - self._filled) * limit.tasks / limit.per)
         self._filled = now
         return (1 - self._tokens) * limit.per / limit.tasks
-
-    def _account(self, org: str) -> LimaCharlie:
-        if org not in self._accounts:
-            raise Rejected("no_org", "the record belongs to no configured organization")
-        account = self._accounts[org]
-        if not isinstance(account, LimaCharlie):
-            raise AuthenticationError(
-                "There are no LimaCharlie credentials.", where=self.id, fix="Set LC_OID and LC_API_KEY."
-            )
-        return account
-
-
-def _later(error: PipelineError) -> RetryLater:
-    after = error.after if isinstance(error, TemporaryError) else None
-    later = RetryLater(error.what, where=error.where, fix=error.fix, after=after)
-    later.__cause__ = error  # its code is what metrics and health show
-    return later
