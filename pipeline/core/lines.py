@@ -1,0 +1,72 @@
+"""Records as they came off a wire: one block of bytes in which each of them ends with LF."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+
+class Lines(Sequence[bytes]):
+    """A sequence of records without LF, kept as one block: who passes them on unread pays nothing for the single record.
+
+    Never changed. The records are cut out anew by whoever asks for them; ask once, for all. No record may hold an LF.
+    """
+
+    __slots__ = ("_count", "block")
+
+    def __init__(self, block: bytes, count: int) -> None:
+        """``block`` holds so many LF, the last of them at its end."""
+        self.block = block
+        self._count = count
+
+    @classmethod
+    def of(cls, records: Sequence[bytes]) -> Lines:
+        """Put records together; none of them may hold an LF."""
+        if isinstance(records, cls):
+            return records
+        return cls(b"\n".join((*records, b"")) if records else b"", len(records))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Lines]) -> Lines:
+        """One sequence of several."""
+        parts = list(parts)
+        if len(parts) == 1:
+            return parts[0]
+        return cls(b"".join([part.block for part in parts]), sum(map(len, parts)))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all records together, without their ends."""
+        return len(self.block) - self._count
+
+    def ended(self) -> list[bytes]:
+        """The records, each with its LF: what a JSON decoder takes as well, at the price of one copy and not of two."""
+        return io.BytesIO(self.block).readlines()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([line[:-1] for line in io.BytesIO(self.block)])
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        lines = self.ended()
+        if not isinstance(index, slice):
+            return lines[index][:-1]
+        chosen = lines[index]
+        return self if len(chosen) == self._count and index.step in (None, 1) else Lines(b"".join(chosen), len(chosen))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Lines):
+            return self.block == other.block
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it equals lists, which have none
+
+    def __repr__(self) -> str:
+        return f"Lines({self._count} records, {self.size} bytes)"
