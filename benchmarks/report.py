@@ -51,7 +51,9 @@ def markdown(whole: dict[str, Any]) -> str:
 
 def flow(found: dict[str, Any]) -> str:
     lines = [
-        f"{found['events']:,} events of {found['mean_bytes']:.0f} bytes, of which the filters keep {found['kept']:,}.",
+        f"{found['events']:,} events of {found['mean_bytes']:,.0f} bytes in the mean; the filters keep {found['kept']:,},",
+        f"which are {found['kept'] / found['events']:.0%} of them and {found['kept_bytes']:.0%} of the bytes;",
+        f"{found['beyond_ascii']:.0%} have characters beyond ASCII.",
         f"{found['connections']} connections, medians of {found['rounds']} rounds.",
         "",
         "| What the sender reaches when a native receiver discards | Events/s | Sender CPU s per million |",

@@ -27,9 +27,6 @@ from benchmarks.flow.job import FRAMINGS, JOBS, Job, System
 from benchmarks.flow.measure import Bench, Run, ceiling, measure
 from benchmarks.subject import Broken
 
-SINGLE = ("json-file", "bytes-file", "raw-file")
-"""Jobs that are measured in both framings."""
-
 
 def options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -73,14 +70,17 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         framings = given.framings.split(",")
         ceilings = {framing: ceiling(bench, framing, parts[1]) for framing in framings}
         for job in jobs:
-            for framing in framings if job.name in SINGLE else framings[:1]:
-                able = [system for system in systems if job.name in system.jobs]
+            # How the stream service frames is its own affair.
+            for framing in framings if job.source == "tls" else framings[:1]:
+                able = [system for system in systems if job.name in system.jobs and framing in system.framings]
                 groups.append(_group(bench, job, framing, able, parts, given.rounds))
     whole = parts[1]
     return {
         "events": whole.records,
-        "mean_bytes": whole.size / whole.records,
+        "mean_bytes": whole.mean,
         "kept": whole.kept.records,
+        "kept_bytes": whole.kept.bytes / whole.size,
+        "beyond_ascii": whole.beyond_ascii / whole.records,
         "rounds": given.rounds,
         "connections": given.connections,
         "ceilings": {framing: asdict(found) for framing, found in ceilings.items()},

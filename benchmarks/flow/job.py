@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,3 +84,5 @@ class System:
     """It writes records anew, so that only their number can be checked."""
     loses: bool = False
     """It may lose records; how many is shown."""
+    framings: Collection[str] = tuple(FRAMINGS)
+    """In which it is measured."""

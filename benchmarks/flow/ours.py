@@ -113,8 +113,8 @@ KAFKA = frozenset(JOBS) - FILES
 def systems(tree: str = "") -> list[System]:
     version = metadata.version("lc-pipeline")
     return [
-        System("bare loop", TLS & FILES, script("floor.py")),
-        System("bare loop (projection)", frozenset({"json-file"}), script("floor.py", "projection")),
+        System("bare loop", TLS, script("floor.py")),
+        System("bare loop (projection)", frozenset({"json-file", "json-kafka"}), script("floor.py", "projection")),
         System("lc-pipeline", frozenset(JOBS), run(tree=tree), version),
         System(
             "lc-pipeline (full decode)",
@@ -122,10 +122,13 @@ def systems(tree: str = "") -> list[System]:
             run(filters="whole", tree=tree),
             version,
         ),
-        System("lc-pipeline (sync: normal)", FILES & TLS, run(sink={"sync": "normal"}, tree=tree), version),
-        System("lc-pipeline (disk spool)", FILES | KAFKA, run(disk, tree=tree), version),
-        System("lc-pipeline (2 workers)", FILES & TLS, run(lambda _: {"workers": 2}, tree=tree), version),
-        System("lc-pipeline (zstd)", KAFKA, run(sink={"compression": "zstd"}, tree=tree), version),
+        System(
+            *("lc-pipeline (sync: normal)", FILES & TLS, run(sink={"sync": "normal"}, tree=tree), version),
+            framings=["blocks"],
+        ),
+        System("lc-pipeline (disk spool)", frozenset(JOBS), run(disk, tree=tree), version),
+        System("lc-pipeline (2 workers)", TLS, run(lambda _: {"workers": 2}, tree=tree), version),
+        System("lc-pipeline (zstd)", KAFKA, run(sink={"compression": "zstd"}, tree=tree), version, framings=["blocks"]),
         System(
             "official SDK",
             frozenset({"json-file", "spout-file"}),
