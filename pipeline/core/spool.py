@@ -101,8 +101,11 @@ class Spool(Protocol):
         """
         ...
 
-    async def append(self, batch: Batch) -> None:
-        """Store a batch and give it its ``first``. Waits while there is no room; order within a log is that of the calls."""
+    async def append(self, *batches: Batch) -> None:
+        """Store batches of one log and give each its ``first``; what comes together may be stored together.
+
+        Waits while there is no room; order within a log is that of the calls. Cancelled, it has stored those with a ``first``.
+        """
         ...
 
     async def read(self, log: LogId, position: int) -> Batch | None:

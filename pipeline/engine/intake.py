@@ -66,34 +66,37 @@ class Intake:
             await self._letters.room()
             return receipt
         now = self._clock.now()
-        end = 0
-        runs = _cut(good, self._spool.max_batch)
-        for number, (records, size) in enumerate(runs):
-            batch = Batch(records, log, stream, now, origin, size)
-            self._waiting += 1
-            started = self._clock.monotonic()
-            try:
-                await self._spool.append(batch)
-            except asyncio.CancelledError:
-                # The stop timeout is over: what found no place in the spool is at least kept and counted; a back-fill is made again.
-                for rest, _ in runs[number + (batch.first >= 0) :] if origin == "live" else ():
-                    self._letters.put(rest, SHUTDOWN, log.org, stream, whole=True)
-                raise
-            finally:
-                self._waiting -= 1
-                ended = self._clock.monotonic()
-                if ended - started > 0.05:
-                    self._waited_until = ended
-                if batch.first >= 0:
-                    count, total = self.received[log]
-                    self.received[log] = (count + len(records), total + size)
-                    if self._accepted is not None:
-                        self._accepted(batch)
-            end = batch.end
-        receipt.wait_for(self._spool, log, end)
+        batches = [
+            Batch(records, log, stream, now, origin, size) for records, size in _cut(good, self._spool.max_batch)
+        ]
+        await self._append(log, batches)
+        receipt.wait_for(self._spool, log, batches[-1].end)
         if receipt.refused:
             await self._letters.room()
         return receipt
+
+    async def _append(self, log: LogId, batches: Sequence[Batch]) -> None:
+        self._waiting += 1
+        started = self._clock.monotonic()
+        try:
+            await self._spool.append(*batches)
+        except asyncio.CancelledError:
+            # The stop timeout is over: what found no place in the spool is at least kept and counted; a back-fill is made again.
+            for batch in batches:
+                if batch.first < 0 and batch.origin == "live":
+                    self._letters.put(batch.records, SHUTDOWN, log.org, batch.stream, whole=True)
+            raise
+        finally:
+            self._waiting -= 1
+            ended = self._clock.monotonic()
+            if ended - started > 0.05:
+                self._waited_until = ended
+            for batch in batches:
+                if batch.first >= 0:
+                    count, total = self.received[log]
+                    self.received[log] = (count + len(batch.records), total + batch.size)
+                    if self._accepted is not None:
+                        self._accepted(batch)
 
     def _well_formed(self, raws: Sequence[bytes]) -> bool:
         """Judge all records; False means that at least one may be bad. Quicker than `fault` on each of them."""

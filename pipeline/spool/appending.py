@@ -57,6 +57,7 @@ class Appender:
         self._full_sync = full_sync
         self._ready: list[Entry] = []
         """Batches that have room and wait for the thread."""
+        self._start: asyncio.Handle | None = None
         self._writing = False
         self._free = 0
         """Bytes of the disk that may be used, as the thread last saw it."""
@@ -67,22 +68,28 @@ class Appender:
         self._backoff = Backoff(0.05, 1.0)
 
     def put(self, entry: Entry) -> None:
-        """Write a batch that has room; ``entry.done`` says when it is accepted."""
+        """Write a batch that has room; `Entry.end` says when it is accepted."""
         self._shares.charge(entry.batch.log, entry.cost)
         self._ready.append(entry)
-        self._next()
+        if self._start is None and not self._writing:
+            # What else comes in this turn of the event loop goes along.
+            self._start = asyncio.get_running_loop().call_soon(self._next)
 
-    async def take_back(self, entry: Entry) -> None:
-        """Do not write it, as its caller is cancelled; what is being written already is waited for, as it may be accepted."""
-        if entry in self._ready:
-            self._ready.remove(entry)
-            self._shares.charge(entry.batch.log, -entry.cost)
-            return
-        entry.given_up = True
-        while entry.batch.first < 0 and entry.given_up:
-            ended = entry.done = asyncio.get_running_loop().create_future()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ended
+    async def take_back(self, entries: Sequence[Entry]) -> None:
+        """Do not write them, as their caller is cancelled; what is being written already is waited for, as it may be accepted."""
+        writing: list[Entry] = []
+        for entry in entries:
+            if entry in self._ready:
+                self._ready.remove(entry)
+                self._shares.charge(entry.batch.log, -entry.cost)
+            elif entry.batch.first < 0:
+                entry.given_up = True
+                writing.append(entry)
+        for entry in writing:
+            while entry.batch.first < 0 and entry.given_up:
+                ended = entry.done = asyncio.get_running_loop().create_future()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await ended
 
     async def sync(self) -> None:
         """Put all that is accepted on the disk. Raises OSError."""
@@ -91,12 +98,13 @@ class Appender:
 
     async def close(self) -> None:
         """Put all that is accepted on the disk. Raises OSError."""
-        for timer in (self._sync_due, self._retry):
+        for timer in (self._start, self._sync_due, self._retry):
             if timer is not None:
                 timer.cancel()
         await self._worker.run(self._sync)
 
     def _next(self) -> None:
+        self._start = None
         if self._writing or not self._ready or self._retry is not None:
             return
         size = taken = 0

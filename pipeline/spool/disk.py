@@ -158,18 +158,22 @@ class DiskSpool:
         if new:
             self._state_worker.wait(partial(self._state.commit, {"positions": new}))
 
-    async def append(self, batch: Batch) -> None:
-        log = self._logs[batch.log]
+    async def append(self, *batches: Batch) -> None:
+        log = self._logs[batches[0].log]
         if not log.lanes:
-            batch.first = log.stats.end
-            log.stats.received += len(batch.records)
+            for batch in batches:
+                batch.first = log.stats.end
+                log.stats.received += len(batch.records)
             return
-        entry = Entry(batch, frame_size(batch))
-        self._room.enter(log, entry)
+        entries = [Entry(batch, frame_size(batch)) for batch in batches]
+        # They are accepted in their order, so the last one tells of all.
+        done = entries[-1].done = asyncio.get_running_loop().create_future()
+        for entry in entries:
+            self._room.enter(log, entry)
         try:
-            await entry.done
+            await done
         except asyncio.CancelledError:
-            await self._room.leave(log, entry)
+            await self._room.leave(log, entries)
             raise
 
     async def read(self, log: LogId, position: int) -> Batch | None:

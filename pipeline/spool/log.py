@@ -28,15 +28,16 @@ class Entry:
         self.batch = batch
         self.cost = cost
         """Bytes that it takes on the disk."""
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] | None = None
+        """Who waits for what becomes of it."""
         self.ticket = 0
         """Its number in the order of all that had to wait for room."""
         self.given_up = False
-        """Its caller is cancelled and waits for what becomes of it."""
+        """Its caller is cancelled."""
 
     def end(self) -> None:
-        """Let its caller go on."""
-        if not self.done.done():
+        """Let its caller go on, where it waits for this one."""
+        if self.done is not None and not self.done.done():
             self.done.set_result(None)
 
 

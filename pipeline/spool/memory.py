@@ -89,7 +89,11 @@ class MemorySpool:
             store.lanes += lanes
             store.positions.update(dict.fromkeys((lane.id for lane in lanes), 0))
 
-    async def append(self, batch: Batch) -> None:
+    async def append(self, *batches: Batch) -> None:
+        for batch in batches:
+            await self._append(batch)
+
+    async def _append(self, batch: Batch) -> None:
         log = self._logs[batch.log]
         if self._may_go(log, _cost(batch)):
             self._insert(log, batch)

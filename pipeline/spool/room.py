@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
@@ -60,12 +61,11 @@ class Room:
             self._log.warning("The spool is full: sources wait until lanes have made room.", log=str(log.name))
         self._hurry()
 
-    async def leave(self, log: DiskLog, entry: Entry) -> None:
+    async def leave(self, log: DiskLog, entries: Sequence[Entry]) -> None:
         """The caller of an append is cancelled."""
-        if entry in log.queue:
-            log.queue.remove(entry)
-        else:
-            await self.appender.take_back(entry)
+        under_way = [entry for entry in entries if entry not in log.queue]
+        log.queue = deque(entry for entry in log.queue if entry not in entries)
+        await self.appender.take_back(under_way)
         self.grant()
 
     def _may_go(self, log: DiskLog, cost: int) -> bool:

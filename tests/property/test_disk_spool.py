@@ -106,22 +106,30 @@ class DiskSpoolMachine(RuleBasedStateMachine):
         appender = self.spool._appender
         while True:
             await asyncio.sleep(0.0005)
-            ended = sorted((pair for pair in self.pending if pair[1].done()), key=lambda pair: pair[0].first)
-            for pair in ended:
-                self.pending.remove(pair)
-                if pair[0].first >= 0:
-                    assert pair[0].first == len(self.accepted[pair[0].log])
-                    self.accepted[pair[0].log] += pair[0].records
-            if not (appender._writing or appender._ready or any(one.first >= 0 for one, _ in self.pending)):
+            # Of batches that were appended together the first ones may be in while the others wait for room.
+            accepted = sorted((one for one, _ in self.pending if one.first >= 0), key=lambda one: one.first)
+            self.pending = [pair for pair in self.pending if not (pair[0].first >= 0 or pair[1].done())]
+            for one in accepted:
+                assert one.first == len(self.accepted[one.log])
+                self.accepted[one.log] += one.records
+            if not (appender._writing or appender._ready):
                 return
 
-    @rule(log=a_log, count=strategies.integers(1, 8), size=strategies.sampled_from([2, 3000, 30_000]))
-    def append(self, log: LogId, count: int, size: int) -> None:
+    @rule(
+        log=a_log,
+        count=strategies.integers(1, 8),
+        size=strategies.sampled_from([2, 3000, 30_000]),
+        together=strategies.integers(1, 3),
+    )
+    def append(self, log: LogId, count: int, size: int, together: int) -> None:
         async def work() -> None:
             number = len(self.accepted[log]) + sum(len(one.records) for one, _ in self.pending)
-            content = [b"{%d %s}" % (number + offset, b"x" * size) for offset in range(count)]
-            one = Batch(content, log, "event", 1.0)
-            self.pending.append((one, asyncio.create_task(self.spool.append(one))))
+            content = [b"{%d %s}" % (number + offset, b"x" * size) for offset in range(count * together)]
+            given = [
+                Batch(content[start : start + count], log, "event", 1.0) for start in range(0, len(content), count)
+            ]
+            task = asyncio.create_task(self.spool.append(*given))
+            self.pending += [(one, task) for one in given]
             await asyncio.sleep(0)
             await self.rest()
 

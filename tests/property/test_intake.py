@@ -28,9 +28,10 @@ class Keeping(MemorySpool):
         super().__init__(MemorySpoolConfig())
         self.batches = []
 
-    async def append(self, batch):
-        await super().append(batch)
-        self.batches.append(batch)
+    async def append(self, *batches):
+        for batch in batches:
+            await super().append(batch)
+            self.batches.append(batch)
 
 
 def judge(raw, form, max_record):

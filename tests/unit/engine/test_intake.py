@@ -24,9 +24,10 @@ class Keeping(MemorySpool):
         super().__init__(MemorySpoolConfig(max_size=size))
         self.batches = []
 
-    async def append(self, batch):
-        await super().append(batch)
-        self.batches.append(batch)
+    async def append(self, *batches):
+        for batch in batches:
+            await super().append(batch)
+            self.batches.append(batch)
 
 
 class Stalled:

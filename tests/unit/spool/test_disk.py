@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.core.batch import Batch
 from pipeline.core.errors import ConfigError
+from pipeline.spool import writing
 from pipeline.spool.disk import DiskSpool
 from pipeline.spool.segment import FILE_HEADER, frame_size
 
@@ -206,6 +207,37 @@ async def test_a_cancelled_append_is_in_or_out(tmp_path: Path) -> None:
         ]
         assert spool.stats()[A].received == sum(one.first >= 0 for one in given)
         assert all(one.first >= 0 for one in given[1::2])
+
+
+async def test_batches_that_come_together_share_one_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of one append are written and synced at once, in their order; one sync serves all of them."""
+    syncs: list[int] = []
+    async with spooling(tmp_path, FakeLane()) as spool:
+        await spool.append(batch(1))
+        monkeypatch.setattr(writing, "datasync", syncs.append)
+        given = [batch(2, 1 + number * 2) for number in range(10)]
+        await spool.append(*given)
+        assert [one.first for one in given] == list(range(1, 21, 2))
+        assert len(syncs) == 1
+
+
+async def test_of_a_cancelled_append_the_first_ones_are_in(tmp_path: Path) -> None:
+    """Where only a part found room, those have a `first`, the others have none and leave room to others."""
+    lane = FakeLane()
+    async with spooling(tmp_path, lane, max_size=MIB) as spool:
+        given = [batch(16, number * 16, 4000) for number in range(40)]
+        task = asyncio.create_task(spool.append(*given))
+        while not lane.hurried or spool._appender._writing or spool._appender._ready:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        accepted = sum(one.first >= 0 for one in given)
+        assert 0 < accepted < 40
+        assert [one.first for one in given] == [number * 16 if number < accepted else -1 for number in range(40)]
+        await lane.drain(spool)
+        await lane.settle(spool)
+        await asyncio.wait_for(spool.append(late := batch(16)), 5)
+        assert late.first == accepted * 16
 
 
 async def test_the_books_agree_with_the_disk(tmp_path: Path) -> None:
