@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from pipeline.core.lines import Lines
+
 MAX_RECORDS = 256
 """Records in one batch at most."""
 MAX_BYTES = 1 << 20
@@ -58,24 +60,38 @@ class LogId:
         return to == route and rest.partition("/")[0] in ("", sink)
 
 
-@dataclass(slots=True, eq=False)
 class Batch:
-    """Raw records as one read gave them. ``records`` are never changed once the batch exists."""
+    """Raw records as one read gave them, in one block that never changes."""
 
-    records: Sequence[bytes]
-    log: LogId
-    stream: str
-    received_at: float
-    """Unix time in seconds."""
-    origin: Origin = "live"
-    size: int = -1
-    """Bytes of all records together."""
-    first: int = -1
-    """Sequence number of the first record in its log, given by the spool on append."""
+    __slots__ = ("first", "log", "origin", "received_at", "records", "stream")
 
-    def __post_init__(self) -> None:
-        if self.size < 0:
-            self.size = sum(map(len, self.records))
+    def __init__(
+        self,
+        records: Sequence[bytes],
+        log: LogId,
+        stream: str,
+        received_at: float,
+        origin: Origin = "live",
+        *,
+        first: int = -1,
+    ) -> None:
+        """``records`` hold no LF."""
+        self.records = Lines.of(records)
+        self.log = log
+        self.stream = stream
+        self.received_at = received_at
+        """Unix time in seconds."""
+        self.origin: Origin = origin
+        self.first = first
+        """Sequence number of the first record in its log, given by the spool on append."""
+
+    def __repr__(self) -> str:
+        return f"Batch({self.records!r}, {self.log}, {self.stream!r}, {self.origin}, first={self.first})"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all records together."""
+        return self.records.size
 
     @property
     def end(self) -> int:

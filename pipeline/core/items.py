@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import overload
 
 from pipeline.core.batch import LogId, Origin
+from pipeline.core.lines import Lines
 
 NO_VALUES: Mapping[str, str] = MappingProxyType({})
 
@@ -47,6 +48,10 @@ class Part:
     def org(self) -> str:
         return self.log.org
 
+    def block(self) -> bytes:
+        """All payloads, each with an LF behind it; free where they came in one block and no filter looked at them."""
+        return Lines.of(self.payloads).block
+
 
 class Items(Sequence[Item]):
     """A sequence of `Item`, and by `parts` the same by column (lists of payloads with their shared facts)."""
@@ -84,6 +89,8 @@ class Items(Sequence[Item]):
         for part in self.parts:
             if index < len(part.payloads):
                 values = NO_VALUES if part.values is None else part.values[index]
+                if isinstance(part.payloads, Lines):  # who asks for one by its place asks for others
+                    part.payloads = list(part.payloads)
                 return Item(part.payloads[index], part.stream, part.log.org, values, part.received_at, part.origin)
             index -= len(part.payloads)
         raise IndexError(index)

@@ -28,12 +28,12 @@ class Lines(Sequence[bytes]):
         return cls(b"\n".join((*records, b"")) if records else b"", len(records))
 
     @classmethod
-    def joined(cls, parts: Iterable[Lines]) -> Lines:
+    def joined(cls, parts: Iterable[Sequence[bytes]]) -> Lines:
         """One sequence of several."""
-        parts = list(parts)
-        if len(parts) == 1:
-            return parts[0]
-        return cls(b"".join([part.block for part in parts]), sum(map(len, parts)))
+        blocks = [cls.of(part) for part in parts]
+        if len(blocks) == 1:
+            return blocks[0]
+        return cls(b"".join([block.block for block in blocks]), sum(map(len, blocks)))
 
     @property
     def size(self) -> int:
@@ -55,6 +55,8 @@ class Lines(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[bytes]: ...
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if index == -1 and self._count:
+            return self.block[self.block.rfind(b"\n", 0, -1) + 1 : -1]
         lines = self.ended()
         if not isinstance(index, slice):
             return lines[index][:-1]

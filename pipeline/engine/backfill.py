@@ -221,7 +221,7 @@ class Filler:
 
     def _fresh(self, log: LogId, place: Filling, records: Sequence[bytes]) -> list[bytes]:
         """Those that a route does not know; the step of each route decides again."""
-        batch = Batch((), log, place.source.config.stream, 0.0, "backfill", 0)
+        batch = Batch((), log, place.source.config.stream, 0.0, "backfill")
         known = [dedupe.knows(batch, records) for dedupe in place.dedupes if dedupe is not None]
         return [raw for index, raw in enumerate(records) if not all(one[index] for one in known)]
 

@@ -91,7 +91,7 @@ class Dedupe:
             return
         offsets: Sequence[int] = step.offsets or range(step.start, step.start + len(step.payloads))
         unique = offsets if step.offsets is None else list(dict.fromkeys(offsets))
-        records, places, log = batch.records, self._places, self._number(batch.log)
+        records, places, log = list(batch.records), self._places, self._number(batch.log)
         copies: set[int] = set()
         fresh: list[tuple[int, bytes]] = []
         for offset, key in zip(unique, keys(batch, [records[offset] for offset in unique]), strict=True):
@@ -234,7 +234,8 @@ class Dedupes:
 def _keep(step: Step, indices: Sequence[int], offsets: Sequence[int]) -> None:
     """Leave only these payloads in a step; the others count as filtered."""
     step.filtered += len(step.payloads) - len(indices)
-    step.payloads = [step.payloads[index] for index in indices]
+    payloads = list(step.payloads)
+    step.payloads = [payloads[index] for index in indices]
     step.offsets = [offsets[index] for index in indices]
     if step.values is not None:
         step.values = [step.values[index] for index in indices]

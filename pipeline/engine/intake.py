@@ -9,10 +9,11 @@ from pipeline.core.batch import MAX_RECORDS, Batch, LogId, Origin, Receipt
 from pipeline.core.clock import Clock
 from pipeline.core.config import SourceConfig
 from pipeline.core.errors import PipelineError
+from pipeline.core.lines import Lines
 from pipeline.core.spool import Spool
 from pipeline.engine.letters import SHUTDOWN, SourceLetters
 
-_OPEN, _CLOSE, _LF = b"{}\n"
+_OPEN, _CLOSE = frozenset(b"{"), frozenset(b"}")
 
 
 class Intake:
@@ -60,15 +61,17 @@ class Intake:
                 f"the source sent records of the organization {org!r}, which it does not serve", where=self._source
             )
         stream = stream or self._config.stream
-        good = raws if self._well_formed(raws) else self._sort(raws, log, stream)
+        good = Lines.of(raws)
+        lines = good.ended()
+        if not self._well_formed(good, lines):
+            good = Lines.of(self._sort(raws, log, stream))
+            lines = good.ended()
         receipt = Receipt(count=len(good), refused=sum(map(bool, raws)) - len(good) if len(good) < len(raws) else 0)
         if not good:
             await self._letters.room()
             return receipt
         now = self._clock.now()
-        batches = [
-            Batch(records, log, stream, now, origin, size) for records, size in _cut(good, self._spool.max_batch)
-        ]
+        batches = [Batch(run, log, stream, now, origin) for run in _cut(good, lines, self._spool.max_batch)]
         await self._append(log, batches)
         receipt.wait_for(self._spool, log, batches[-1].end)
         if receipt.refused:
@@ -98,17 +101,21 @@ class Intake:
                     if self._accepted is not None:
                         self._accepted(batch)
 
-    def _well_formed(self, raws: Sequence[bytes]) -> bool:
-        """Judge all records; False means that at least one may be bad. Quicker than `fault` on each of them."""
-        if max(map(len, raws), default=0) > self._config.max_record or not all(raws):
+    def _well_formed(self, block: Lines, lines: Sequence[bytes]) -> bool:
+        """Judge all records, which are these lines; False means that at least one may be bad. Quicker than `fault` on each of them."""
+        # One that holds an LF makes more lines than there are records.
+        if len(lines) != len(block) or max(map(len, lines), default=0) > self._config.max_record + 1:
             return False
-        json = self._config.format == "json"
+        if self._config.format != "json":
+            if b"\n" in lines:
+                return False
+        elif {line[0] for line in lines} != _OPEN or {line[-2] for line in lines} != _CLOSE:
+            return False
         try:
-            for raw in raws:
-                if (json and (raw[0] != _OPEN or raw[-1] != _CLOSE)) or _LF in raw:
-                    return False
-                if not raw.isascii():
-                    raw.decode()
+            if not block.block.isascii():
+                for line in lines:
+                    if not line.isascii():
+                        line.decode()
         except UnicodeDecodeError:
             return False
         return True
@@ -142,17 +149,16 @@ def fault(raw: bytes, config: SourceConfig) -> str:
     return ""
 
 
-def _cut(records: Sequence[bytes], max_bytes: int) -> list[tuple[Sequence[bytes], int]]:
-    """Cut into runs that fit a batch of so many bytes, with their bytes. Copies the list, which stays the caller's to change."""
-    total = sum(map(len, records))
-    if len(records) <= MAX_RECORDS and total <= max_bytes:
-        return [(tuple(records), total)]
-    runs: list[tuple[Sequence[bytes], int]] = []
+def _cut(block: Lines, lines: Sequence[bytes], max_bytes: int) -> list[Lines]:
+    """Cut into runs that fit a batch of so many bytes."""
+    if len(lines) <= MAX_RECORDS and block.size <= max_bytes:
+        return [block]
+    runs: list[Lines] = []
     start = size = 0
-    for index, record in enumerate(records):
-        if index > start and (index - start >= MAX_RECORDS or size + len(record) > max_bytes):
-            runs.append((records[start:index], size))
+    for index, line in enumerate(lines):
+        if index > start and (index - start >= MAX_RECORDS or size + len(line) - 1 > max_bytes):
+            runs.append(Lines(b"".join(lines[start:index]), index - start))
             start, size = index, 0
-        size += len(record)
-    runs.append((records[start:], size))
+        size += len(line) - 1
+    runs.append(Lines(b"".join(lines[start:]), len(lines) - start))
     return runs

@@ -36,10 +36,12 @@ class Tally:
 class InHand:
     """A step that the lane took; settled from its beginning on as its slices finish."""
 
-    __slots__ = ("done", "finished", "refusing", "step", "taken")
+    __slots__ = ("done", "finished", "payloads", "refusing", "step", "taken")
 
     def __init__(self, step: Step) -> None:
         self.step = step
+        self.payloads = step.payloads
+        """The step's, cut out once where single ones are asked for."""
         self.taken = 0
         """Payloads that went into writes."""
         self.done = 0
@@ -80,10 +82,11 @@ class Slice:
 
     def part(self) -> Part:
         step, start, end = self.hand.step, self.start, self.end
-        whole = start == 0 and end == len(step.payloads)
+        payloads = self.hand.payloads
+        whole = start == 0 and end == len(payloads)
         batch = step.batch
         return Part(
-            step.payloads if whole else step.payloads[start:end],
+            payloads if whole else payloads[start:end],
             batch.stream,
             batch.log,
             batch.received_at,
@@ -317,7 +320,8 @@ class Lane:
             return Slice(hand, 0, count, step.size)
         if not first and start == 0:
             return None
-        payloads, offsets = step.payloads, step.offsets
+        payloads = hand.payloads = list(hand.payloads) if start == 0 else hand.payloads
+        offsets = step.offsets
         size = fitting = 0
         end = count
         edge = start
@@ -348,6 +352,7 @@ class Lane:
         retry = self.runner.config.retry
         backoff = Backoff(retry.base, retry.cap)
         parts = [piece.part() for piece in slices]
+        newest = parts[-1]
         changed = [_changed(piece) for piece in slices]
         attempts, first_attempt, began = 0, self._clock.now(), self._clock.monotonic()
         mark: Mapping[str, Any] | None = None
@@ -380,8 +385,7 @@ class Lane:
         for piece in slices:
             piece.hand.finish(piece.start, piece.end)
         await self._settle({piece.log for piece in slices}, mark)
-        step = slices[-1].hand.step
-        self._delivered(step.batch, step.payloads[slices[-1].end - 1])
+        self._delivered(slices[-1].hand.step.batch, newest.payloads[-1])
 
     def _checked(self, partial: Partial, count: int) -> Mapping[int, RetryLater | Rejected]:
         """The verdicts, if they are about items that there are; else the sink is wrong and nothing counts as stored."""
@@ -411,15 +415,16 @@ class Lane:
                 else {}
             )
             base += count
+            payloads = list(part.payloads) if verdicts else part.payloads
             stored = count - len(verdicts)
             tally.delivered += stored
             tally.in_hand -= stored
             self.runner.sent_records += stored
-            self.runner.sent_bytes += part.size - sum(len(part.payloads[index]) for index in verdicts)
+            self.runner.sent_bytes += part.size - sum(len(payloads[index]) for index in verdicts)
             again = [index for index, verdict in verdicts.items() if isinstance(verdict, RetryLater)]
             lines = [
                 letter(
-                    part.payloads[index],
+                    payloads[index],
                     component=self.runner.id,
                     reason=verdict.reason,
                     detail=verdict.detail,
@@ -444,7 +449,7 @@ class Lane:
                 values = part.values
                 rest.append(
                     Part(
-                        [part.payloads[index] for index in again],
+                        [payloads[index] for index in again],
                         part.stream,
                         part.log,
                         part.received_at,

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.core.batch import Batch
 from pipeline.core.event import Event, Undecodable
 from pipeline.core.filter import Filter
+from pipeline.core.lines import Lines
 from pipeline.core.types import RecordPath
 from pipeline.engine.plan import DecodePlan
 from pipeline.kit.log import Logger
@@ -112,22 +113,23 @@ class Route:
     def _run(self, batch: Batch, start: int) -> Step:
         began = time.perf_counter()
         step = Step(batch, start)
-        records = batch.records[start:] if start else batch.records
+        records = Lines.of(batch.records[start:]) if start else batch.records
         filtered = batch.log.filtered
         if not self._paths and not (filtered and self.filters):
             step.payloads = records
-            step.size = batch.size if not start else sum(map(len, records))
+            step.size = records.size
         elif filtered:
             self._decide(step, records)
         else:
-            self._filter(step, records, range(len(records)), (), [])
+            self._filter(step, list(records), range(len(records)), (), [])
         if self._dedupe is not None:
             self._dedupe(step)
         self.busy += time.perf_counter() - began
         return step
 
-    def _decide(self, step: Step, records: Sequence[bytes]) -> None:
+    def _decide(self, step: Step, lines: Lines) -> None:
         """By the decode plan as far as it goes, the rest by events."""
+        records = list(lines)
         plan, start = self.plan, step.start
         rows: Sequence[int] = range(len(records))
         filters = self.filters
@@ -144,7 +146,7 @@ class Route:
                 ]
                 if plan.gives_values or not rows:
                     whole = len(rows) == len(records)
-                    step.payloads = records if whole else [records[row] for row in rows]
+                    step.payloads = lines if whole else [records[row] for row in rows]
                     step.offsets = None if whole else [start + row for row in rows] if start else rows
                     step.values = values
                     step.refusals = refusals

@@ -162,6 +162,8 @@ class Letters(Supply):
             return "unknown_source"
         if len(raw) > targets.largest:
             return "oversize"
+        if b"\n" in raw:
+            return "line_break"
         route, sink, changed = letter.get("route"), letter.get("sink"), bool(letter.get("changed"))
         if sink is not None and not targets.chosen:
             if not targets.has_lane(str(route), str(sink)):

@@ -11,6 +11,7 @@ import fcntl
 import io
 import os
 import stat
+from collections.abc import Sequence
 
 import orjson
 
@@ -19,6 +20,8 @@ from pipeline.kit.codec import Compression, Damaged, Reader
 TORN_MAX = 64 << 20
 """No single write is larger, so a longer broken end is not ours to cut."""
 _STEP = 1 << 20
+_BUFFERS = 1000
+"""Buffers in one call, below the kernel's limit of 1024."""
 
 _datasync = getattr(os, "fdatasync", os.fsync)
 
@@ -124,16 +127,25 @@ class AppendFile:
         elif found.st_size != self.length:
             raise Changed(errno.ESTALE, f"it has {found.st_size} bytes instead of {self.length}", self.path)
 
-    def put(self, block: bytes) -> None:
+    def put(self, pieces: Sequence[bytes]) -> None:
         """Write after the bytes that count. Until `keep`, it does not count itself."""
-        view = memoryview(block)
-        self._pending = len(view)
+        self._pending = sum(map(len, pieces))
         self.dirty = True
         at = self.length
-        while view:
-            done = os.pwrite(self._fd, view, at)
-            view = view[done:]
-            at += done
+        for start in range(0, len(pieces), _BUFFERS):
+            at = self._write(pieces[start : start + _BUFFERS], at)
+
+    def _write(self, pieces: Sequence[bytes], at: int) -> int:
+        """Write all of this at an offset and return where it ends."""
+        end = at + sum(map(len, pieces))
+        at += os.pwritev(self._fd, pieces, at)
+        if at < end:
+            rest = memoryview(b"".join(pieces))[at - end :]
+            while rest:
+                done = os.pwrite(self._fd, rest, at)
+                rest = rest[done:]
+                at += done
+        return end
 
     def keep(self) -> None:
         """Let what was `put` count."""
@@ -159,7 +171,7 @@ class AppendFile:
         if size == whole:
             return 0
         if complete:
-            self.put(b"\n")
+            self.put([b"\n"])
             self.keep()
             return 0
         self.cut()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from itertools import islice
 from typing import Literal
 
 import orjson
+
+from pipeline.core.lines import Lines
 
 Fault = Literal["oversize", "token", "truncated"]
 
@@ -18,7 +21,7 @@ HEAD = 1024
 TURN = 2048
 """Lines and frames that one call takes: some milliseconds, whatever a stranger sends."""
 
-_LF, _CR, _LESS = b"\n\r<"
+_LF, _LESS = b"\n<"
 _BRACE = frozenset(b"{")
 _DIGITS = frozenset(b"0123456789")
 
@@ -80,7 +83,7 @@ class Framer:
         """Forget an unfinished record and return its beginning; it must not be fed any more."""
         return self._take()[:HEAD]
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> Sequence[bytes]:
         """Take the next bytes; return the records that they complete, of `TURN` lines and frames at most."""
         if self._rest:
             data, self._rest = self._rest + data, b""
@@ -92,6 +95,8 @@ class Framer:
         if self._awaited:
             tail += data
             return self._walk(self._take()) if len(tail) >= self._awaited else []
+        if not self._token and (block := self._block(data)) is not None:
+            return block
         stream = io.BytesIO(data)
         lines = list(islice(stream, TURN))
         self._rest = stream.read()
@@ -109,14 +114,6 @@ class Framer:
         if lines[-1][-1] != _LF:
             tail += lines.pop()
             self._check_tail()
-        if (
-            firsts == _BRACE
-            and not self._token
-            and b"\r" not in data
-            and (len(data) <= self._max_record and (not lines or len(lines[0]) <= self._max_record))
-            and (not lines or lines[0][-2] != _CR)
-        ):
-            return [line[:-1] for line in lines]
         return self._lines(lines)
 
     def finish(self, *, orderly: bool = True) -> list[bytes]:
@@ -134,6 +131,28 @@ class Framer:
         if last and not (orderly and not counted if self._text else _whole(last[-1])):
             self.refused.append((last.pop()[:HEAD], "truncated"))
         return records + last
+
+    def _block(self, data: bytes) -> Lines | None:
+        """Whole lines that are records just as they are, in one block; None, and nothing taken, where a closer look is needed."""
+        end = data.rfind(b"\n") + 1
+        if not end or (end < len(data) and data[end] in _DIGITS):
+            return None
+        tail = self._tail
+        block = b"".join((tail, memoryview(data)[:end])) if tail or end < len(data) else data
+        stream = io.BytesIO(block)
+        lines = list(islice(stream, TURN))
+        if {line[0] for line in lines} != _BRACE or b"\r" in block:
+            return None
+        if len(block) > self._max_record and max(map(len, lines)) > self._max_record + 1:
+            return None
+        at = stream.tell()
+        if at < len(block):
+            self._rest = block[at:] + data[end:]
+            self._tail = bytearray()
+            return Lines(block[:at], len(lines))
+        self._tail = bytearray(memoryview(data)[end:])
+        self._check_tail()
+        return Lines(block, len(lines))
 
     def _take(self) -> bytes:
         data = bytes(self._tail)

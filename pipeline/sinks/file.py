@@ -167,7 +167,7 @@ class FileSink(Sink[FileConfig]):
                 fix=_FIXES.get(error.errno or 0, ""),
             ) from None
 
-    def _begin(self, items: Items) -> tuple[list[tuple[Target, bytes]], dict[str, int]]:
+    def _begin(self, items: Items) -> tuple[list[tuple[Target, list[bytes]]], dict[str, int]]:
         """Compress, and store at once unless some files need a mark first. Runs in the thread, as what follows does."""
         plan = self._prepare(items)
         new = {file.path: file.length for file, _ in plan if file.path not in self._files.marked}
@@ -175,34 +175,37 @@ class FileSink(Sink[FileConfig]):
             self._files.store(plan)
         return plan, new
 
-    def _prepare(self, items: Items) -> list[tuple[Target, bytes]]:
-        """Compress one block for each file."""
+    def _prepare(self, items: Items) -> list[tuple[Target, list[bytes]]]:
+        """What goes into each file: the blocks as they are, or one compressed."""
         if self._files.unsynced is not None:
             raise self._files.unsynced
         self._files.retire()
         plan = []
-        for name, payloads in self._group(items).items():
-            block = self._encoder.frame(b"\n".join([*payloads, b""]))
-            plan.append((self._files.target(name, len(block)), block))
+        for name, blocks in self._group(items).items():
+            pieces = blocks if self._encoder.compression == "none" else [self._encoder.frame(b"".join(blocks))]
+            plan.append((self._files.target(name, sum(map(len, pieces))), pieces))
         return plan
 
     def _group(self, items: Items) -> dict[str, list[bytes]]:
-        """Payloads by the name that the template gives them."""
+        """Blocks of lines by the name that the template gives them."""
         template, seen = self.config.path, self._seen
         groups: dict[str, list[bytes]] = {}
         for part in items.parts:
             if part.values is None:
                 name = self._own(template.render(part.stream, part.org, part.received_at, NO_VALUES, seen))
-                groups.setdefault(name, []).extend(part.payloads)
+                groups.setdefault(name, []).append(part.block())
                 continue
             known: dict[tuple[str | None, ...], list[bytes]] = {}
+            named: dict[str, list[bytes]] = {}
             for payload, values in zip(part.payloads, part.values, strict=True):
                 key = tuple([values.get(path) for path in self._keys])
                 group = known.get(key)
                 if group is None:
                     name = self._own(template.render(part.stream, part.org, part.received_at, values, seen))
-                    group = known[key] = groups.setdefault(name, [])
+                    group = known[key] = named.setdefault(name, [])
                 group.append(payload)
+            for name, payloads in named.items():
+                groups.setdefault(name, []).append(b"\n".join([*payloads, b""]))
         return groups
 
     def _own(self, name: str) -> str:

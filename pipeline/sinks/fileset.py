@@ -110,14 +110,14 @@ class FileSet:
             file.window = now
         return file
 
-    def store(self, plan: Sequence[tuple[Target, bytes]]) -> None:
-        """Put every block into its file, or none; they count when the caller keeps them. Raises OSError."""
+    def store(self, plan: Sequence[tuple[Target, Sequence[bytes]]]) -> None:
+        """Put all pieces into their files, or none; they count when the caller keeps them. Raises OSError."""
         touched = []
         try:
-            for file, block in plan:
+            for file, pieces in plan:
                 self._use(file)
                 touched.append(file)
-                file.put(block)
+                file.put(pieces)
         except OSError:
             for file in touched:
                 self._take_back(file)

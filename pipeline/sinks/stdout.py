@@ -116,7 +116,7 @@ class StdoutSink(Sink[StdoutConfig]):
         if self.config.fields:
             return b"".join(map(self._pick, part.payloads))
         if self.config.format == "json" and not self._terminal:
-            return b"\n".join([*part.payloads, b""])
+            return part.block()
         if self.config.format == "json":
             lines = [escape(payload.decode(errors="replace")) for payload in part.payloads]
         elif self.config.format == "pretty":

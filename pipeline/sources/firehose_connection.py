@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
 
+from pipeline.core.lines import Lines
 from pipeline.core.source import Outlet
 from pipeline.kit.framing import Framer
 from pipeline.kit.tls_server import Buffers, End, Receiver
@@ -72,8 +73,9 @@ class Connection(Receiver):
         self._admission = admission
         self._framer = framer
         self._budget = budget
-        self._records: list[bytes] = []
-        self._runs: list[tuple[str, list[bytes]]] = []
+        self._parts: list[Sequence[bytes]] = []
+        """Records as reads gave them."""
+        self._runs: list[tuple[str, Sequence[bytes]]] = []
         """Records to send, by organization."""
         self._nameless: list[bytes] = []
         self._nameless_size = 0
@@ -114,7 +116,7 @@ class Connection(Receiver):
     @property
     def at_rest(self) -> bool:
         """Whether every record that was read is delivered."""
-        return not self._records and not self.sending and not self._framer.ahead
+        return not self._parts and not self.sending and not self._framer.ahead
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -160,7 +162,7 @@ class Connection(Receiver):
         reads = not (
             self._at_end
             or self._framer.ahead
-            or (self.sending and self._records)
+            or (self.sending and self._parts)
             or (self._budget.short and self._budget.leader is not self)
         )
         if reads != self._reads:
@@ -180,7 +182,7 @@ class Connection(Receiver):
                 self._refuse()
                 if self._unwanted:
                     self._give_up(self._unwanted)
-                if self._records:
+                if self._parts:
                     await self._send()
                 elif self._framer.ahead:
                     # A read of tiny records costs much time: the others get theirs in between.
@@ -199,7 +201,7 @@ class Connection(Receiver):
             else:
                 self.close()
         finally:
-            self._records += self._framer.finish(orderly=False)
+            self._parts.append(self._framer.finish(orderly=False))
             self._refuse()
             self._give_up("shutdown")
             if not self._closing:
@@ -209,21 +211,18 @@ class Connection(Receiver):
     def _take(self, data: bytes) -> None:
         records = self._framer.feed(data)
         if records:
-            if self._records:
-                self._records += records
-            else:
-                self._records = records
-            self._size += sum(map(len, records)) + _OBJECT_COST * len(records)
+            self._parts.append(records)
+            self._size += _cost(records)
         if records or self._framer.ahead or self._framer.refused:
             self._stir()
         self._budget.change(self)
         self.flow()
 
     async def _send(self) -> None:
-        records, self._records = self._records, []
+        parts, self._parts = self._parts, []
         self._sending_size, self._size = self._size, 0
         try:
-            self._runs = self._attribute(records)
+            self._runs = self._attribute(Lines.joined(parts))
             while self._runs:
                 org, run = self._runs.pop(0)
                 receipt = await self._outlet.send(run, org=org)
@@ -239,9 +238,10 @@ class Connection(Receiver):
 
     async def _last_words(self) -> None:
         """Deliver an unfinished record if it is whole, and refuse what is nobody's."""
-        self._records = self._framer.finish(orderly=self._orderly)
+        if last := self._framer.finish(orderly=self._orderly):
+            self._parts.append(last)
         self._refuse()
-        if self._records:
+        if self._parts:
             await self._send()
         if not self._unwanted:
             self._forget("no_oid")
@@ -252,9 +252,10 @@ class Connection(Receiver):
             for raw in run:
                 self._outlet.refuse(raw, reason, org)
         self._forget(reason)
-        for raw in self._records:
-            self._outlet.refuse(raw, reason, self._org)
-        self._runs, self._records, self._size = [], [], 0
+        for part in self._parts:
+            for raw in part:
+                self._outlet.refuse(raw, reason, self._org)
+        self._runs, self._parts, self._size = [], [], 0
 
     def _forget(self, reason: str) -> None:
         """Refuse the records that nobody is known to own."""
@@ -262,12 +263,13 @@ class Connection(Receiver):
             self._outlet.refuse(raw, reason)
         self._nameless, self._nameless_size = [], 0
 
-    def _attribute(self, records: list[bytes]) -> list[tuple[str, list[bytes]]]:
+    def _attribute(self, lines: Lines) -> list[tuple[str, Sequence[bytes]]]:
         """Sort records by organization, in runs; what comes before a stranger's record is still taken."""
         admission = self._admission
         self.proven = self.proven or admission.token
         if self._org is not None and not admission.verify:
-            return [(self._org, records)]
+            return [(self._org, lines)]
+        records = list(lines)
         runs: list[tuple[str, list[bytes]]] = []
         for index, record in enumerate(records):
             if self._org is not None and not admission.verify:
@@ -290,7 +292,7 @@ class Connection(Receiver):
                     self._outlet.refuse(raw, self._unwanted)
                 break
             self._nameless.append(record)
-        return runs
+        return [*runs]
 
     def _refuse(self) -> None:
         """Hand over what framing refused."""
@@ -319,6 +321,12 @@ def find_oid(record: bytes) -> str | None:
         if isinstance(place, dict) and isinstance(oid := place.get("oid"), str):
             return oid.lower()
     return None
+
+
+def _cost(records: Sequence[bytes]) -> int:
+    if isinstance(records, Lines):
+        return len(records.block)
+    return sum(map(len, records)) + _OBJECT_COST * len(records)
 
 
 def _extend(runs: list[tuple[str, list[bytes]]], org: str, records: list[bytes]) -> None:

@@ -11,10 +11,8 @@ from pipeline.core.spool import LanePort, LogStats
 from pipeline.spool.segment import FILE_HEADER, Segment
 from pipeline.spool.writing import LogWriter
 
-RECORD_OVERHEAD = 48
-"""Bytes of memory that a record costs beside its content."""
 BATCH_OVERHEAD = 320
-"""Bytes of memory that a batch costs beside its records."""
+"""Bytes of memory that a batch costs beside its block of records."""
 _PLACES = 64
 """Places where reading is to go on that a log remembers."""
 
@@ -151,4 +149,4 @@ def _first(segment: Segment) -> int:
 
 def memory(batch: Batch) -> int:
     """Bytes of memory that a batch takes."""
-    return batch.size + RECORD_OVERHEAD * len(batch.records) + BATCH_OVERHEAD
+    return len(batch.records.block) + BATCH_OVERHEAD

@@ -12,10 +12,8 @@ from pipeline.core.config import Field, Section
 from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Positions, Restored
 from pipeline.core.types import Size
 
-RECORD_OVERHEAD = 48
-"""Bytes that a record costs beside its content: the bytes object and its place in the list."""
 BATCH_OVERHEAD = 320
-"""Bytes that a batch costs beside its records: its object, its list, its place in the log."""
+"""Bytes that a batch costs beside its block of records: its object, the block's, its place in the log."""
 
 
 class MemorySpoolConfig(Section):
@@ -47,7 +45,7 @@ class _Log:
 
 
 def _cost(batch: Batch) -> int:
-    return batch.size + RECORD_OVERHEAD * len(batch.records) + BATCH_OVERHEAD
+    return len(batch.records.block) + BATCH_OVERHEAD
 
 
 class MemorySpool:

@@ -209,7 +209,7 @@ class SegmentFile:
             lengths.byteswap()
         places = accumulate(lengths, initial=0)
         records = [body[start:end] for start, end in pairwise(places)]
-        return Batch(records, log, name, received_at, _ORIGINS[origin], size, first)
+        return Batch(records, log, name, received_at, _ORIGINS[origin], first=first)
 
     def _frame(self, offset: int) -> Frame | None:
         head = self.bytes(offset, _HEAD.size)

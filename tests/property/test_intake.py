@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.batch import MAX_BYTES, MAX_RECORDS, LogId
 from pipeline.core.config import SourceConfig
+from pipeline.core.lines import Lines
 from pipeline.engine.intake import Intake
 from pipeline.engine.letters import DeadLetters
 from pipeline.kit.clock import SystemClock
@@ -47,9 +48,15 @@ def judge(raw, form, max_record):
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(records, max_size=12), st.sampled_from(["json", "text"]), st.sampled_from([20, 1 << 20]), st.booleans())
-def test_judged_as_one_by_one(raws, form, max_record, many):
-    """What is accepted and what is refused is what a slow judge of single records says, in order."""
+@given(
+    st.lists(records, max_size=12),
+    st.sampled_from(["json", "text"]),
+    st.sampled_from([20, 1 << 20]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_judged_as_one_by_one(raws, form, max_record, many, as_block):
+    """What is accepted and what is refused is what a slow judge of single records says, in order, in a block or in a list."""
     raws = raws * 50 if many and sum(map(len, raws)) < 10_000 else raws
 
     async def play(folder):
@@ -58,7 +65,8 @@ def test_judged_as_one_by_one(raws, form, max_record, many):
         letters = DeadLetters(Path(folder), 1 << 30, SystemClock().now)
         config = SourceConfig(type="tap", format=form, max_record=max_record)
         intake = Intake("tap", config, {"": log}, spool, letters.source("tap"), SystemClock())
-        receipt = await intake.send(raws)
+        block = not any(b"\n" in raw for raw in raws)
+        receipt = await intake.send(Lines.of(raws) if as_block and block else raws)
         verdicts = [judge(raw, form, max_record) for raw in raws]
         good = [raw for raw, verdict in zip(raws, verdicts, strict=True) if verdict]
         assert [raw for batch in spool.batches for raw in batch.records] == good

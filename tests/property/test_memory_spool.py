@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.batch import Batch, LogId
-from pipeline.spool.memory import BATCH_OVERHEAD, RECORD_OVERHEAD, MemorySpool, MemorySpoolConfig
+from pipeline.spool.memory import BATCH_OVERHEAD, MemorySpool, MemorySpoolConfig
 
 SIZE = 1 << 20
 LOGS = [LogId("a"), LogId("b"), LogId("c", "acme")]
@@ -73,7 +73,7 @@ class World:
         records = [b"%d:" % (self.number + index) + b"x" * size for index in range(count)]
         self.number += count
         batch = Batch(records, log, "event", 0.0)
-        cost = batch.size + RECORD_OVERHEAD * count + BATCH_OVERHEAD
+        cost = batch.size + count + BATCH_OVERHEAD
         free = not self.waits(log) and self.spool.stats()[log].bytes + cost <= SIZE // 2 // len(LOGS)
         task = asyncio.ensure_future(self.spool.append(batch))
         self.appends.append((task, batch))

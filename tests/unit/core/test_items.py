@@ -4,13 +4,14 @@ import pytest
 
 from pipeline.core.batch import LogId
 from pipeline.core.items import Items, Part
+from pipeline.core.lines import Lines
 from pipeline.testing import make_items
 
 
-@pytest.fixture
-def items():
+@pytest.fixture(params=[list, Lines.of])
+def items(request):
     return Items([
-        Part([b"a", b"b"], "event", LogId("tap", "acme"), 5.0, values=[{"x/y": "1"}, {}]),
+        Part(request.param([b"a", b"b"]), "event", LogId("tap", "acme"), 5.0, values=[{"x/y": "1"}, {}]),
         Part([], "event", LogId("tap"), 6.0),
         Part([b"c"], "detect", LogId("tap"), 7.0, "replay"),
     ])  # fmt: skip
@@ -22,6 +23,11 @@ def test_a_sequence(items):
     assert len(items) == 3
     assert [items[index].payload for index in (0, 1, 2, -1, -3)] == [b"a", b"b", b"c", b"c", b"a"]
     assert [item.payload for item in items[1:]] == [b"b", b"c"]
+
+
+def test_a_block_of_lines(items):
+    """A part gives its payloads as lines, the same whether they came in one block or singly."""
+    assert [part.block() for part in items.parts] == [b"a\nb\n", b"", b"c\n"]
 
 
 def test_facts(items):

@@ -139,7 +139,7 @@ def test_what_comes_in_between_waits_its_turn() -> None:
     """Bytes that come while others wait follow them; the end of the stream takes all that waits."""
     sent = [b'{"n":%d}' % n for n in range(2 * TURN)]
     framer = Framer(1000)
-    found = framer.feed(b"\n".join(sent[:-1]) + b"\n")
+    found = list(framer.feed(b"\n".join(sent[:-1]) + b"\n"))
     assert framer.ahead
     found += framer.feed(sent[-1])
     found += framer.finish()
