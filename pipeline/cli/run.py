@@ -27,9 +27,10 @@ Examples:
   lc-pipeline --log-level debug run pipeline.yaml
 
 \b
-Stop with Ctrl-C or SIGTERM: what was received is delivered first (at most stop_timeout).
-A second signal stops at once. Exit codes: 0 fine, 1 records were given up or a fault of ours,
-2 no source can authenticate, 4 the configuration is wrong.
+Stop with Ctrl-C or SIGTERM: what was received is delivered first (at most stop_timeout),
+or with a disk spool stays there for the next start. A second signal stops at once.
+Exit codes: 0 fine, 1 records were given up or a fault of ours, 2 no source can authenticate,
+4 the configuration is wrong.
 """
 
 

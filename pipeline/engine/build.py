@@ -20,8 +20,9 @@ from pipeline.core.sink import Mark, Sink
 from pipeline.core.source import Source
 from pipeline.core.spool import Spool
 from pipeline.engine.backfill import Filler, Filling
+from pipeline.engine.committer import Committer
 from pipeline.engine.dedupe import Dedupe, Dedupes
-from pipeline.engine.delivery import Committer, SinkRunner
+from pipeline.engine.delivery import SinkRunner
 from pipeline.engine.intake import Intake
 from pipeline.engine.lane import Lane
 from pipeline.engine.letters import DeadLetters

@@ -196,7 +196,7 @@ class Dedupe:
 
 
 class Dedupes:
-    """All routes' dedupes. Implements `pipeline.engine.delivery.Keeper`."""
+    """All routes' dedupes. Implements `pipeline.engine.committer.Keeper`."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Dedupe] = {}

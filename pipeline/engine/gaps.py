@@ -76,7 +76,7 @@ class Gap:
 
 
 class GapLedger:
-    """Implements `pipeline.engine.delivery.Keeper`."""
+    """Implements `pipeline.engine.committer.Keeper`."""
 
     def __init__(self, clock: Clock) -> None:
         self.counts: dict[tuple[LogId, str], int] = {}

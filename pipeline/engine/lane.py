@@ -4,96 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.clock import Clock
-from pipeline.core.errors import Partial, Rejected, RetryLater, UnavailableError
-from pipeline.core.items import Items, Part
 from pipeline.core.spool import OnFull, Spool, Start
-from pipeline.engine.delivery import Committer, SinkRunner
-from pipeline.engine.letters import LaneLetters, letter
+from pipeline.engine.committer import Committer
+from pipeline.engine.delivery import Left, SinkRunner
+from pipeline.engine.in_hand import InHand, Slice, Tally
+from pipeline.engine.letters import LaneLetters
 from pipeline.engine.route import Route, Step
-from pipeline.kit.backoff import Backoff
+from pipeline.engine.writing import Writing
 from pipeline.kit.log import Logger
 
 TURN = 0.002
 """Seconds that a lane with a backlog works until it lets others."""
-
-
-class Tally:
-    """Counts of a lane in one log. At every moment: received + carried + derived = the other five, and what waits."""
-
-    __slots__ = ("carried", "delivered", "derived", "discarded", "filtered", "in_hand", "rejected")
-
-    def __init__(self) -> None:
-        self.carried = self.derived = self.delivered = self.filtered = self.rejected = self.in_hand = 0
-        self.discarded: dict[str, int] = {}
-
-
-class InHand:
-    """A step that the lane took; settled from its beginning on as its slices finish."""
-
-    __slots__ = ("done", "finished", "payloads", "refusing", "step", "taken")
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-        self.payloads = step.payloads
-        """The step's, cut out once where single ones are asked for."""
-        self.taken = 0
-        """Payloads that went into writes."""
-        self.done = 0
-        """Payloads from the first on that are settled without a hole."""
-        self.finished: dict[int, int] = {}
-        self.refusing = bool(step.refusals)
-        """Whether what the filters refused is still on its way into the dead letter."""
-
-    def finish(self, start: int, end: int) -> None:
-        self.finished[start] = end
-        while self.done in self.finished:
-            self.done = self.finished.pop(self.done)
-
-    @property
-    def complete(self) -> bool:
-        return not self.refusing and self.done >= len(self.step.payloads)
-
-    @property
-    def position(self) -> int:
-        """The sequence number of the first record that is not settled."""
-        step = self.step
-        return step.batch.first + (step.start if self.refusing else step.offset(self.done))
-
-
-@dataclass(slots=True)
-class Slice:
-    """Consecutive payloads of a step that go into one write."""
-
-    hand: InHand
-    start: int
-    end: int
-    size: int
-    """Bytes of the payloads."""
-
-    @property
-    def log(self) -> LogId:
-        return self.hand.step.batch.log
-
-    def part(self) -> Part:
-        step, start, end = self.hand.step, self.start, self.end
-        payloads = self.hand.payloads
-        whole = start == 0 and end == len(payloads)
-        batch = step.batch
-        return Part(
-            payloads if whole else payloads[start:end],
-            batch.stream,
-            batch.log,
-            batch.received_at,
-            batch.origin,
-            step.values if whole or step.values is None else step.values[start:end],
-            self.size,
-        )
 
 
 class Lane:
@@ -125,12 +51,10 @@ class Lane:
         self.letters = letters
         self.ended_by = ""
         """Why the lane ended before its time."""
-        self.busy_with = ""
-        """What the lane is doing when it is asked at shutdown."""
         self._spool = spool
         self._committer = committer
-        self._clock = clock
         self._log = log
+        self._writing = Writing(self.id, route.name, runner, self.tallies, letters, clock, log)
         self._delivered = delivered
         self._shed = shed
         self._cursors: dict[LogId, int] = dict.fromkeys(logs, 0)
@@ -141,6 +65,7 @@ class Lane:
         self._hurried = False
         self._hasty = False
         self._draining = False
+        self._leaving = False
         self._turn = 0
         self._turn_ends = 0.0
         self._turns = asyncio.Semaphore(runner.config.in_flight)
@@ -167,6 +92,11 @@ class Lane:
         self._log.error("The spool is full: this lane discards its oldest records.", lane=self.id)
 
     # --- as the runner sees it
+
+    @property
+    def busy_with(self) -> str:
+        """What the lane is doing when it is asked at shutdown."""
+        return self._writing.busy_with
 
     def add(self, log: LogId) -> None:
         """Read another log from now on, one of replayed records."""
@@ -196,6 +126,12 @@ class Lane:
         self._draining = True
         self.hasten()
 
+    def leave(self) -> None:
+        """Begin nothing more: what the sink has in hand is finished, all else stays in the spool; then `run` returns."""
+        self._leaving = True
+        self.runner.leave()
+        self._wake.set()
+
     def discard_rest(self, reason: str) -> int:
         """Count all that still waits as discarded; the lane must have ended."""
         total = 0
@@ -209,10 +145,12 @@ class Lane:
         return total
 
     async def run(self) -> None:
-        """Read, step and write until drained (or cancelled)."""
+        """Read, step and write until drained or told to leave (or cancelled)."""
         async with asyncio.TaskGroup() as writes:
             while (slices := await self._collect()) is not None:
                 await self._turns.acquire()
+                if self._leaving:
+                    return
                 writes.create_task(self._deliver(slices))
 
     # --- reading
@@ -224,7 +162,7 @@ class Lane:
         events = size = 0
         due: asyncio.TimerHandle | None = None
         try:
-            while True:
+            while not self._leaving:
                 if self._skipped:
                     await self._commit_skipped()
                 hand, read = (self._current, False) if self._current else await self._next()
@@ -249,10 +187,11 @@ class Lane:
                     return None
                 self._hurried = False
                 self._wake.clear()
-                if self._pending() or self._skipped:
+                if self._pending() or self._skipped or self._leaving:
                     continue
                 await self._wake.wait()
                 self._turn_ends = _loop_time() + TURN
+            return None
         finally:
             if due is not None:
                 due.cancel()
@@ -297,7 +236,10 @@ class Lane:
         hand = InHand(step)
         self._hands[log].append(hand)
         if step.refusals:
-            await self._refuse(step, tally)
+            try:
+                await self._writing.refuse(step)
+            except Left:
+                return None
             hand.refusing = False
         if not step.payloads:
             await self._settle([log], None)
@@ -342,163 +284,19 @@ class Lane:
     # --- writing
 
     async def _deliver(self, slices: list[Slice]) -> None:
+        """Write and settle; when the lane is told to leave, settle what was written."""
+        logs = {piece.log for piece in slices}
         try:
-            await self._write(slices)
+            mark = await self._writing.write(slices)
+        except Left:
+            await self._settle(logs, None)
+        else:
+            await self._settle(logs, mark)
+            self._delivered(slices[-1].hand.step.batch, slices[-1].last)
         finally:
-            self.busy_with = ""
             self._turns.release()
 
-    async def _write(self, slices: list[Slice]) -> None:
-        retry = self.runner.config.retry
-        backoff = Backoff(retry.base, retry.cap)
-        parts = [piece.part() for piece in slices]
-        newest = parts[-1]
-        changed = [_changed(piece) for piece in slices]
-        attempts, first_attempt, began = 0, self._clock.now(), self._clock.monotonic()
-        mark: Mapping[str, Any] | None = None
-        while parts:
-            attempts += 1
-            failures: Mapping[int, RetryLater | Rejected]
-            self.busy_with = f"attempt {attempts} to write {sum(len(part.payloads) for part in parts)} items"
-            try:
-                mark = await self.runner.write(Items(parts))
-                failures = {}
-            except Partial as partial:
-                failures = self._checked(partial, sum(len(part.payloads) for part in parts))
-            except (RetryLater, Rejected) as verdict:
-                failures = dict.fromkeys(range(sum(len(part.payloads) for part in parts)), verdict)
-            again = next((verdict for verdict in failures.values() if isinstance(verdict, RetryLater)), None)
-            if again is not None:
-                self.runner.failed(again, "The sink did not take a write; it is tried again.")
-                if retry.expires is not None and self._clock.monotonic() - began > retry.expires:
-                    failures = {
-                        index: Rejected("expired", str(verdict)) if isinstance(verdict, RetryLater) else verdict
-                        for index, verdict in failures.items()
-                    }
-                    again = None
-            else:
-                self.runner.worked()
-            parts, changed = await self._sort(parts, changed, failures, attempts, first_attempt)
-            if again is not None and parts:
-                self.busy_with = f"waiting to try again: {again}"
-                await asyncio.sleep(self.runner.wait(again, backoff))
-        for piece in slices:
-            piece.hand.finish(piece.start, piece.end)
-        await self._settle({piece.log for piece in slices}, mark)
-        self._delivered(slices[-1].hand.step.batch, newest.payloads[-1])
-
-    def _checked(self, partial: Partial, count: int) -> Mapping[int, RetryLater | Rejected]:
-        """The verdicts, if they are about items that there are; else the sink is wrong and nothing counts as stored."""
-        if all(0 <= index < count for index in partial.failures):
-            return partial.failures
-        wrong = RetryLater(f"the sink named items that it was not given ({count} were)", where=self.runner.id)
-        return dict.fromkeys(range(count), wrong)
-
-    async def _sort(
-        self,
-        parts: Sequence[Part],
-        changed: Sequence[frozenset[int]],
-        failures: Mapping[int, RetryLater | Rejected],
-        attempts: int,
-        first_attempt: float,
-    ) -> tuple[list[Part], list[frozenset[int]]]:
-        """Count what is stored, dead-letter what was rejected, return what is to be written again."""
-        rest: list[Part] = []
-        rest_changed: list[frozenset[int]] = []
-        base = 0
-        for part, made in zip(parts, changed, strict=True):
-            count = len(part.payloads)
-            tally = self.tallies[part.log]
-            verdicts = (
-                {index - base: failures[index] for index in range(base, base + count) if index in failures}
-                if failures
-                else {}
-            )
-            base += count
-            payloads = list(part.payloads) if verdicts else part.payloads
-            stored = count - len(verdicts)
-            tally.delivered += stored
-            tally.in_hand -= stored
-            self.runner.sent_records += stored
-            self.runner.sent_bytes += part.size - sum(len(payloads[index]) for index in verdicts)
-            again = [index for index, verdict in verdicts.items() if isinstance(verdict, RetryLater)]
-            lines = [
-                letter(
-                    payloads[index],
-                    component=self.runner.id,
-                    reason=verdict.reason,
-                    detail=verdict.detail,
-                    log=part.log,
-                    stream=part.stream,
-                    received_at=part.received_at,
-                    rejected_at=self._clock.now(),
-                    origin=part.origin,
-                    sink=self.runner.id,
-                    route=self.route.name,
-                    lane=self.id,
-                    attempts=attempts,
-                    first_attempt=first_attempt,
-                    changed=index in made,
-                )
-                for index, verdict in verdicts.items()
-                if isinstance(verdict, Rejected)
-            ]
-            if lines:
-                await self._bury(lines, tally)
-            if again:
-                values = part.values
-                rest.append(
-                    Part(
-                        [payloads[index] for index in again],
-                        part.stream,
-                        part.log,
-                        part.received_at,
-                        part.origin,
-                        [values[index] for index in again] if values is not None else None,
-                    )
-                )
-                rest_changed.append(frozenset(new for new, index in enumerate(again) if index in made))
-        return rest, rest_changed
-
-    async def _refuse(self, step: Step, tally: Tally) -> None:
-        """Put what filters refused into the dead letter."""
-        batch, now = step.batch, self._clock.now()
-        lines = [
-            letter(
-                refusal.payload,
-                component=refusal.component,
-                reason=refusal.reason,
-                detail=refusal.detail,
-                log=batch.log,
-                stream=batch.stream,
-                received_at=batch.received_at,
-                rejected_at=now,
-                origin=batch.origin,
-                route=self.route.name,
-                lane=self.id,
-            )
-            for refusal in step.refusals
-        ]
-        await self._bury(lines, tally)
-
-    async def _bury(self, lines: list[bytes], tally: Tally) -> None:
-        """Store dead letters, waiting as long as there is no room for them."""
-        backoff = Backoff(1.0, 10.0)
-        while True:
-            try:
-                await self.letters.put(lines)
-            except UnavailableError as error:
-                self.busy_with = "waiting for room in the dead letter"
-                self.runner.status.error("dead_letter_full")
-                self._log.error("The lane waits: its dead letter takes no more.", lane=self.id, error=str(error))
-                await asyncio.sleep(backoff.next())
-            else:
-                self.busy_with = ""
-                tally.rejected += len(lines)
-                tally.in_hand -= len(lines)
-                return
-
-    async def _settle(self, logs: Any, mark: Mapping[str, Any] | None) -> None:
+    async def _settle(self, logs: Iterable[LogId], mark: Mapping[str, Any] | None) -> None:
         """Move positions over what is settled without a hole, together with the sink's mark."""
         positions: dict[tuple[str, LogId], int] = {}
         for log in logs:
@@ -515,12 +313,3 @@ class Lane:
 
 def _loop_time() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _changed(piece: Slice) -> frozenset[int]:
-    made = piece.hand.step.changed
-    if piece.log.changed:
-        return frozenset(range(piece.end - piece.start))
-    if not made:
-        return made
-    return frozenset(index - piece.start for index in made if piece.start <= index < piece.end)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.core.batch import MAX_RECORDS, Batch, LogId
 from pipeline.core.errors import UsageError
 from pipeline.engine.build import Plan
-from pipeline.engine.lane import Tally
+from pipeline.engine.in_hand import Tally
 from pipeline.engine.supply import Files, Piece, SpoolRange, Supply, Targets
 from pipeline.engine.supply_letters import Letters
 

@@ -151,19 +151,23 @@ class Runner:
                     self._log.info("Running.", sources=list(plan.config.sources), sinks=list(plan.sinks))
                     at_end = await self._until_stop(running)
                     self.health.phase = "draining"
-                    self._log.info("Stopping: sources first, then routes, then sinks.", reason=self.reason)
+                    rest = "lanes finish what is in flight" if plan.spool.durable and not at_end else "then routes"
+                    self._log.info(f"Stopping: sources first, {rest}, then sinks.", reason=self.reason)
                     plan.stopping.set()
                     for lane in plan.lanes:
                         lane.hasten()
                     end = self.clock.monotonic() + plan.config.stop_timeout
                     await self._finish(running, plan.config.stop_timeout * (1 - LANE_SHARE), self._busy_sources)
-                for lane in plan.lanes:
-                    lane.drain()
                 tasks = list(self._lane_tasks.values())
                 if at_end:
                     # Nobody asked us to stop, so nothing is given up for lack of time.
-                    await self._until_stop(tasks)
+                    for lane in plan.lanes:
+                        lane.drain()
+                    at_end = await self._until_stop(tasks)
                     end = self.clock.monotonic() + plan.config.stop_timeout
+                if not at_end:
+                    for lane in plan.lanes:
+                        lane.leave() if plan.spool.durable else lane.drain()
                 await self._finish(tasks, end - self.clock.monotonic(), self._busy_lanes)
             for helper in helpers:
                 helper.cancel()
@@ -244,6 +248,8 @@ class Runner:
                 return
 
     def _status_changed(self, status: Status) -> None:
+        if status.kind == "sink":
+            self.plan.sinks[status.component].hurry()
         if status.code == "closed_pipe":
             self._end("the reader of our output has gone")
             for lane, task in self._lane_tasks.items():
@@ -264,7 +270,11 @@ class Runner:
         for run in plan.sources:
             await self._closing(run.source.id, run.source.close)
         for lane in plan.lanes:
-            lost = lane.discard_rest(lane.ended_by or "shutdown") if not plan.spool.durable else 0
+            if plan.spool.durable:
+                if left := sum(map(lane.waiting, lane.logs)):
+                    self._log.info("Records stay in the spool until the next start.", lane=lane.id, records=left)
+                continue
+            lost = lane.discard_rest(lane.ended_by or "shutdown")
             if lost and not lane.ended_by:
                 self._log.error("Records were given up at the stop timeout.", lane=lane.id, records=lost)
                 self.exit_code = self.exit_code or 1

@@ -18,7 +18,8 @@ from pipeline.core.filter import Filter
 from pipeline.core.items import Items
 from pipeline.core.sink import Sink
 from pipeline.core.types import RecordPath
-from pipeline.engine.delivery import Committer, SinkRunner
+from pipeline.engine.committer import Committer
+from pipeline.engine.delivery import SinkRunner
 from pipeline.engine.lane import Lane
 from pipeline.engine.letters import DeadLetters
 from pipeline.engine.route import Route

@@ -7,7 +7,8 @@ import pytest
 from pipeline.core.batch import LogId
 from pipeline.core.config import SinkConfig
 from pipeline.core.sink import Sink
-from pipeline.engine.delivery import Committer, SinkRunner
+from pipeline.engine.committer import Committer
+from pipeline.engine.delivery import SinkRunner
 from pipeline.engine.status import Board
 from pipeline.kit import log as logs
 from pipeline.kit.clock import SystemClock

@@ -333,3 +333,43 @@ spool: {{type: disk, path: {tmp_path}/spool, max_size: 64MiB}}
     assert "delivered exactly once:" in told["files"]
     assert "delivered at least once:" in told["kafka"]
     assert "delivered at least once, and into files exactly once:" in told["both"]
+
+
+async def test_a_stop_with_a_disk_spool_leaves_the_rest_for_the_next_start(tmp_path):
+    """A stop neither waits for a sink that is away nor works off a backlog: what is left is carried over, and comes once, in order."""
+
+    def make(verdicts: tuple[str, ...], count: int, *, lasts: bool) -> Plan:
+        sink = {"batch": {"max_wait": 0, "max_events": 3}, "retry": {"base": 60, "cap": 60}, "verdicts": verdicts}
+        return plan(
+            tmp_path,
+            sources={"numbers": {"type": "numbers", "count": count, "lasts": lasts}},
+            sinks={"keep": {"type": "keep", **sink}},
+            spool={"type": "disk", "path": str(tmp_path / "spool")},
+            stop_timeout=60,
+        )
+
+    waits = [0]
+    delivered: list[int] = []
+    for verdicts in (("never",), ("", "", "never"), ()):
+        made = make(verdicts, 10, lasts=True)
+        (lane,) = made.lanes
+        runner = Runner(made)
+        running = asyncio.ensure_future(runner.run())
+        await appended(made, 10)
+        async with asyncio.timeout(5):
+            while "waiting to try again" not in lane.busy_with if verdicts else len(kept(made)) < 6:
+                await asyncio.sleep(0)
+            with structlog.testing.capture_logs() as lines:
+                runner.stop()
+                summary = await running
+        (count,) = summary.lanes
+        said = [line["records"] for line in lines if line["event"] == "Records stay in the spool until the next start."]
+        assert said == [count.waiting] * (count.waiting > 0)
+        assert (summary.exit_code, count.adds_up, count.carried) == (0, True, waits[-1])
+        waits.append(count.waiting)
+        delivered += kept(made)
+    assert waits[:3] == [0, 10, 14]
+    made = make((), 0, lasts=False)
+    (count,) = (await Runner(made).run()).lanes
+    assert (count.carried, count.waiting) == (waits[-1], 0)
+    assert delivered + kept(made) == [*range(10)] * 3
