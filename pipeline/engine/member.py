@@ -100,6 +100,11 @@ class Member:
             return False
         return True
 
+    @property
+    def empty(self) -> bool:
+        """Whether its last life left nothing in the spool."""
+        return self.summary is not None and not any(lane.waiting for lane in self.summary.lanes)
+
     def stop(self, reason: str) -> None:
         """Tell it to stop; nothing is handed over any more. Told again, it stops at once."""
         if self._sockets is not None:

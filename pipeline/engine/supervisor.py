@@ -200,7 +200,7 @@ class Supervisor:
             code = await member.run(self._command, self._start(member))
             if member.finished and code == 0:
                 member.over = True
-                if member.drains:
+                if member.drains and member.empty:
                     await asyncio.to_thread(self._remove, member.number)
                 return
             if self._stop.is_set():

@@ -144,7 +144,12 @@ class Pipeline:
     def wait_metric(self, name: str, at_least: float, timeout: float = 15.0, **labels: str) -> None:
         until(lambda: self.metric(name, **labels) >= at_least, f"{name}{labels} >= {at_least}", timeout, self.process)
 
+    def wait_delivered(self, timeout: float = 15.0) -> None:
+        """Return when every lane is past all that was accepted."""
+        until(lambda: self.metric("pipeline_lane_waiting_records") == 0, "nothing waits", timeout, self.process)
+
     def stop(self, number: int = signal.SIGTERM, timeout: float = 30.0) -> int:
+        """With a disk spool what waits stays there."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:

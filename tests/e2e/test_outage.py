@@ -96,7 +96,7 @@ async def test_stop_while_kafka_is_away(emulator, pipeline, tmp_path, kafka_brok
     cloud.stop()
     kafka_broker.start()
     process = pipeline(settings)
-    until(lambda: waiting(process) == 0, "nothing waits any more", 60, process.process)
+    process.wait_delivered(60)
     assert process.stop() == 0
     assert not [line for line in process.log if "stay in the spool" in line["event"]]
     stored = collections.Counter([record.value for record in await kafka_topics.read(topic)])
