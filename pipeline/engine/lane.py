@@ -69,6 +69,10 @@ class Lane:
         self._turn = 0
         self._turn_ends = 0.0
         self._turns = asyncio.Semaphore(runner.config.in_flight)
+        self._max_bytes = runner.config.batch.max_bytes
+        if on_full == "drop_oldest":
+            # What is in its hand cannot be given up: with all writes and what the next one collects that stays a part of the spool.
+            self._max_bytes = min(self._max_bytes, max(1, spool.max_batch // (runner.config.in_flight + 1)))
 
     # --- as the spool sees it
 
@@ -167,13 +171,13 @@ class Lane:
                     await self._commit_skipped()
                 hand, read = (self._current, False) if self._current else await self._next()
                 if hand is not None:
-                    found = self._slice(hand, limits.max_events - events, limits.max_bytes - size, first=not slices)
+                    found = self._slice(hand, limits.max_events - events, self._max_bytes - size, first=not slices)
                     if found is None:
                         return slices
                     slices.append(found)
                     events += found.end - found.start
                     size += found.size
-                    if events >= limits.max_events or size >= limits.max_bytes:
+                    if events >= limits.max_events or size >= self._max_bytes:
                         return slices
                     continue
                 if slices and (self._hurried or self._hasty or limits.max_wait == 0):

@@ -50,6 +50,8 @@ class Receiver(asyncio.BufferedProtocol):
         self._over = False
         self._paused = False
         self._closing = False
+        self._silent = False
+        """Whether we said that nothing more comes from us."""
         self.lost = False
         """Whether the transport is gone."""
 
@@ -99,6 +101,7 @@ class Receiver(asyncio.BufferedProtocol):
             return
         self._say_goodbye()
         if self._transport.can_write_eof():
+            self._silent = True
             self._transport.write_eof()
 
     def close(self) -> None:
@@ -205,7 +208,9 @@ class Receiver(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         """Send what TLS has to say: its side of the handshake, alerts, answers to key updates."""
         if self._outgoing.pending and not self.lost:
-            self._transport.write(self._outgoing.read())
+            answer = self._outgoing.read()
+            if not self._silent:  # else there may still be something to read, and the transport does not take an answer
+                self._transport.write(answer)
 
     def _say_goodbye(self) -> None:
         if self._ssl is None or not self.secured:

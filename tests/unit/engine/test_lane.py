@@ -288,6 +288,23 @@ async def test_drop_oldest(bench):
     assert len(made.sink.stored) == 30 - dropped
 
 
+async def test_a_small_spool_is_never_wholly_in_hand(bench):
+    """However much a write may have, a stalled lane with `drop_oldest` keeps half of a small spool free to be given up."""
+    made = await bench(ask=True, on_full="drop_oldest", size=1 << 20, batch={"max_bytes": 1 << 30, "max_wait": 60})
+    tally = made.lane.tallies[made.logs[0]]
+    for start in range(300):
+        await asyncio.wait_for(made.send(*numbered(1, start, 10_000)), 1)
+        await asyncio.sleep(0)
+        assert tally.in_hand * 10_000 <= 1 << 19
+    dropped = sum(tally.discarded.values())
+    assert dropped > 0
+    ask = await made.ask()
+    made.sink.asks = None
+    ask.store()
+    await made.finish()
+    assert len(made.sink.stored) == 300 - dropped
+
+
 async def test_lanes_fall_behind_alone(bench):
     """A lane that stands still does not hold up another of its route."""
     made = await bench(ask=True, sinks=2)

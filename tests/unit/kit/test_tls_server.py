@@ -137,6 +137,32 @@ async def test_we_can_say_goodbye_and_still_read(context):
     pair.server.connection_lost(None)
 
 
+async def test_a_client_that_is_turned_away_in_its_handshake_gets_no_answer(context):
+    """Who is still shaking hands when we say that we want no more only sees the end: nothing is written after it."""
+    server, loop = Log(context), asyncio.get_running_loop()
+    trouble = []
+    loop.set_exception_handler(lambda _, context: trouble.append(context))
+    async with await loop.create_server(lambda: server, "127.0.0.1", 0) as listener:
+        _, port = listener.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = ssl._create_unverified_context().wrap_bio(to_client, to_server)
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        hello = to_server.read()
+        writer.write(hello[:100])
+        while not server._heard:
+            await asyncio.sleep(0)
+        server.finish()
+        assert await reader.read() == b""
+        writer.write(hello[100:])
+        writer.close()
+        while not server.ends:
+            await asyncio.sleep(0)
+        server.close()
+        assert (server.ends, trouble) == (["handshake"], [])
+
+
 async def test_a_pause_is_asked_for_again_when_data_still_comes(context):
     """On an event loop that forgets a pause, the next data brings it back."""
     pair = Pair(context)
@@ -162,16 +188,20 @@ async def test_a_key_update_is_answered(context):
         "openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-tls1_3",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    assert client.stdin is not None
-    # K is openssl's command for a key update that asks the peer for one.
-    for line in (b"one\n", b"K\n", b"two\n"):
-        client.stdin.write(line)
-        await client.stdin.drain()
-        await asyncio.sleep(0.2)
+    assert client.stdin is not None and client.stdout is not None
+
+    async def arrived(data):
+        while server.data != data:
+            await asyncio.sleep(0.01)
+
+    client.stdin.write(b"one\n")
+    await arrived(b"one\n")
+    client.stdin.write(b"K\n")  # openssl's command for a key update that asks the peer for one
+    await client.stdout.readuntil(b"KEYUPDATE")
+    client.stdin.write(b"two\n")
+    await arrived(b"one\ntwo\n")
     client.stdin.write(b"Q\n")
-    output, _ = await client.communicate()
-    assert b"KEYUPDATE" in output
-    assert server.data == b"one\ntwo\n"
+    await client.communicate()
     server.close()
     listener.close()
     await listener.wait_closed()
