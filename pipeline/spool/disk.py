@@ -78,7 +78,7 @@ class DiskSpool:
     async def open(self, names: Sequence[LogId]) -> Restored:
         """Open the folder.
 
-        Raises ConfigError when another process or a newer version has it, UnavailableError when it cannot be used.
+        Raises ConfigError when another process or another version has it, UnavailableError when it cannot be used.
         """
         self._workers = [Worker(f"spool-{name}") for name in ("write", "state", "read")]
         writer, self._state_worker, reader = self._workers

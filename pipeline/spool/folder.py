@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 from pipeline.core.batch import LogId
 from pipeline.core.errors import ConfigError
-from pipeline.spool.segment import SUFFIX, NewerFormatError, Segment
+from pipeline.spool.segment import SUFFIX, ForeignFormatError, Segment
 
 LOGS = "logs"
 DAMAGED = "damaged"
@@ -35,13 +35,13 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def refusing_newer(path: Path, look: Callable[[], _T], known: int) -> _T:
-    """Call ``look``. Raises ConfigError when it finds a file of a newer format."""
+def refusing_foreign(path: Path, look: Callable[[], _T], known: int) -> _T:
+    """Call ``look``. Raises ConfigError when it finds a file of a format that is not known."""
     try:
         return look()
-    except NewerFormatError as error:
+    except ForeignFormatError as error:
         raise ConfigError(
-            f"{path} has format {error.args[0]}; this version of lc-pipeline knows formats up to {known}",
+            f"{path} has format {error.args[0]}; this version of lc-pipeline reads format {known}",
             where="spool.path",
             fix="Use the version that wrote it, or give another folder.",
         ) from None

@@ -13,8 +13,8 @@ from pathlib import Path
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.errors import NotFoundError, UnavailableError
 from pipeline.spool import state as states
-from pipeline.spool.folder import DAMAGED, LOCK, SpoolFolder, refusing_newer
-from pipeline.spool.segment import FORMAT, Frame, NewerFormatError, Segment, SegmentFile
+from pipeline.spool.folder import DAMAGED, LOCK, SpoolFolder, refusing_foreign
+from pipeline.spool.segment import FORMAT, ForeignFormatError, Frame, Segment, SegmentFile
 from pipeline.spool.state import DamagedError, State
 
 
@@ -76,7 +76,7 @@ class Finding:
 
 
 def survey(path: Path) -> Survey:
-    """Read the names, sizes and positions of a spool. Raises NotFoundError, ConfigError for a newer format, UnavailableError."""
+    """Read the names, sizes and positions of a spool. Raises NotFoundError, ConfigError for a foreign format, UnavailableError."""
     folder = SpoolFolder(path)
     if not (path / LOCK).exists():
         parts = ", ".join(sorted(str(lock.parent) for lock in path.glob(f"w[1-9]*/{LOCK}")))
@@ -104,6 +104,7 @@ def survey(path: Path) -> Survey:
         if log.segments:
             log.end = max(log.end, log.segments[-1].first)
             with contextlib.suppress(FileNotFoundError), SegmentFile(log.segments[-1].path) as file:
+                refusing_foreign(log.segments[-1].path, file.has_header, FORMAT)
                 for found in file.walk():
                     if isinstance(found, Frame):
                         log.end = max(log.end, found.end)
@@ -112,12 +113,12 @@ def survey(path: Path) -> Survey:
 
 
 def facts(path: Path, table: str) -> dict[states.Key, str]:
-    """What one of `states.ENGINE_TABLES` has. Raises ConfigError for a newer format, UnavailableError."""
+    """What one of `states.ENGINE_TABLES` has. Raises ConfigError for a foreign format, UnavailableError."""
     file = SpoolFolder(path).state
     if not file.exists():
         return {}
     try:
-        state = refusing_newer(file, lambda: State(file, read_only=True), states.FORMAT)
+        state = refusing_foreign(file, lambda: State(file, read_only=True), states.FORMAT)
     except (DamagedError, sqlite3.Error) as error:
         raise UnavailableError(f"the spool's database cannot be read: {error}", where=str(file)) from error
     state.close()
@@ -128,7 +129,7 @@ def _state(folder: SpoolFolder) -> tuple[dict[str, dict[states.Key, int]], str]:
     if not folder.state.exists():
         return {}, "it is not there"
     try:
-        state = refusing_newer(folder.state, lambda: State(folder.state, read_only=True), states.FORMAT)
+        state = refusing_foreign(folder.state, lambda: State(folder.state, read_only=True), states.FORMAT)
     except DamagedError as error:
         return {}, str(error)
     except sqlite3.Error as error:
@@ -193,8 +194,8 @@ def verify(log: LogSurvey) -> Iterator[Finding]:
 def _header(log: LogSurvey, segment: Segment, file: SegmentFile) -> Iterator[Finding]:
     try:
         whole = file.has_header()
-    except NewerFormatError as error:
-        yield Finding(log.name, f"{segment.path.name} has format {error.args[0]}; this version knows up to {FORMAT}")
+    except ForeignFormatError as error:
+        yield Finding(log.name, f"{segment.path.name} has format {error.args[0]}; this version reads {FORMAT}")
         return
     if not whole:
         fresh = segment is log.segments[-1] and not any(file.bytes(0, file.length))

@@ -14,7 +14,7 @@ from functools import partial
 from pipeline.core.batch import LogId
 from pipeline.kit.log import Logger
 from pipeline.spool import state as states
-from pipeline.spool.folder import SpoolFolder, datasync, refusing_newer, remove
+from pipeline.spool.folder import SpoolFolder, datasync, refusing_foreign, remove
 from pipeline.spool.segment import FILE_HEADER, FORMAT, Segment, SegmentFile, file_header, inspect
 from pipeline.spool.state import Key, State
 
@@ -32,13 +32,13 @@ class Recovered:
 def open_state(folder: SpoolFolder, max_size: int, log: Logger) -> tuple[State, bool]:
     """Open the database, or begin a new one where it is damaged; returns whether what it knew is lost.
 
-    Raises ConfigError for a newer format, OSError and sqlite3.Error.
+    Raises ConfigError for a foreign format, OSError and sqlite3.Error.
     """
     log_size = min(4 << 20, max(64 << 10, max_size // 64))
     opening = partial(State, folder.state, log_size=log_size)
     existed = folder.state.exists()
     try:
-        state = refusing_newer(folder.state, opening, states.FORMAT)
+        state = refusing_foreign(folder.state, opening, states.FORMAT)
     except states.DamagedError as error:
         for file in states.files(folder.state):
             folder.set_aside(file.name, file, max_size // 8)
@@ -56,7 +56,7 @@ def recover(
 ) -> dict[LogId, Recovered]:
     """Open these logs and all others that the folder or the database has.
 
-    Raises ConfigError for a newer format, OSError and sqlite3.Error.
+    Raises ConfigError for a foreign format, OSError and sqlite3.Error.
     """
     ends = {LogId.of(source, org): end for (source, org), end in state.tables["ends"].items()}
     for (_, source, org), position in state.tables["positions"].items():
@@ -99,7 +99,7 @@ def _recover(folder: SpoolFolder, name: LogId, known_end: int, damaged_size: int
     last = segments[-1]
     lost = torn = 0
     with SegmentFile(last.path) as file:
-        contents = refusing_newer(last.path, lambda: inspect(file, last.first, name), FORMAT)
+        contents = refusing_foreign(last.path, lambda: inspect(file, last.first, name), FORMAT)
         size = file.length
         for damage in contents.damages:
             if damage.torn:

@@ -1,6 +1,6 @@
 """Segments, the files of a log: a short file header, then one frame for each batch, one after the other.
 
-A frame is ``head | stream, org, record lengths | records | tail``. The head's checksum covers all but the records, so that a
+A frame is ``head | stream, org | records, each with its LF | tail``. The head's checksum covers all but the records, so that a
 frame with damaged records still says how many are lost; the tail repeats where the frame ends in the log, so that a frame with a
 damaged head does too. All numbers are little-endian. Everything here blocks.
 """
@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from isal.isal_zlib import crc32
 
 from pipeline.core.batch import Batch, LogId, Origin
+from pipeline.core.lines import Lines
 
-FORMAT = 1
-"""The version of this layout, in each file's header."""
+FORMAT = 2
+"""The version of this layout, in each file's header. In version 1 records had lengths, and no LF."""
 SUFFIX = ".seg"
 
 _FILE = struct.Struct("<8sHxxI")  # magic, version, checksum
@@ -30,7 +28,7 @@ _FILE_MAGIC = b"LCSPOOL\n"
 _HEAD = struct.Struct(
     "<4sIIIIHHB3xQd"
 )  # magic, both checksums, bytes of records, count, name sizes, origin, first, time
-_HEAD_MAGIC = b"\xf7LCf"
+_HEAD_MAGIC = b"\xf7LC2"
 _TAIL = struct.Struct("<4sQI")  # magic, end, checksum
 _TAIL_MAGIC = b"\xf7LCe"
 _ORIGINS: tuple[Origin, ...] = ("live", "replay", "backfill")
@@ -40,8 +38,8 @@ _AHEAD = 256 << 10
 FILE_HEADER = _FILE.size
 
 
-class NewerFormatError(Exception):
-    """A file was written by a newer version; ``args[0]`` is its format."""
+class ForeignFormatError(Exception):
+    """A file has a format that this version does not read; ``args[0]`` is which."""
 
 
 def file_name(first: int) -> str:
@@ -55,37 +53,32 @@ def file_header() -> bytes:
 
 
 def check_file_header(data: bytes) -> bool:
-    """Whether a file begins as a segment of this format. Raises `NewerFormatError`."""
+    """Whether a file begins as a segment of this format. Raises `ForeignFormatError`."""
     if len(data) < FILE_HEADER:
         return False
     magic, version, checksum = _FILE.unpack(data[:FILE_HEADER])
     if magic != _FILE_MAGIC or checksum != crc32(data[: FILE_HEADER - 4]):
         return False
-    if version > FORMAT:
-        raise NewerFormatError(version)
+    if version != FORMAT:
+        raise ForeignFormatError(version)
     return True
 
 
 def frame_size(batch: Batch) -> int:
     """Bytes that a batch takes in a segment."""
     names = len(batch.stream.encode()) + len(batch.org.encode())
-    return _HEAD.size + names + 4 * len(batch.records) + batch.size + _TAIL.size
+    return _HEAD.size + names + len(batch.records.block) + _TAIL.size
 
 
 def encode(batch: Batch, first: int) -> tuple[bytes, bytes, bytes]:
     """The frame of a batch whose first record has this sequence number, in pieces."""
     stream, org = batch.stream.encode(), batch.org.encode()
-    records = batch.records
-    count = len(records)
-    body = b"".join(records)
-    lengths = array("I", map(len, records))
-    if sys.byteorder == "big":
-        lengths.byteswap()
+    body, count = batch.records.block, len(batch.records)
     origin = _ORIGINS.index(batch.origin)
     head = _HEAD.pack(
         _HEAD_MAGIC, 0, crc32(body), len(body), count, len(stream), len(org), origin, first, batch.received_at
     )
-    checked = b"".join((head[_CHECKED_FROM:], stream, org, lengths))
+    checked = b"".join((head[_CHECKED_FROM:], stream, org))
     end = struct.pack("<Q", first + count)
     return (
         b"".join((_HEAD_MAGIC, struct.pack("<I", crc32(checked)), checked)),
@@ -102,7 +95,7 @@ class Frame(NamedTuple):
     first: int
     end: int
     meta: bytes
-    """Its head, names and record lengths."""
+    """Its head and names."""
 
     @property
     def next(self) -> int:
@@ -175,7 +168,7 @@ class SegmentFile:
         return self._window[start : start + size]
 
     def has_header(self) -> bool:
-        """Whether it begins as it should. Raises OSError and `NewerFormatError`."""
+        """Whether it begins as it should. Raises OSError and `ForeignFormatError`."""
         return check_file_header(self.bytes(0, FILE_HEADER))
 
     def walk(self, offset: int = FILE_HEADER) -> Iterator[Frame | Damage]:
@@ -198,25 +191,19 @@ class SegmentFile:
 
     def batch(self, frame: Frame, log: LogId) -> Batch | None:
         """The batch of a frame; None when its records are damaged. Raises OSError."""
-        _, _, checksum, size, _, stream, org, origin, first, received_at = _HEAD.unpack_from(frame.meta)
+        _, _, checksum, size, count, stream, _, origin, first, received_at = _HEAD.unpack_from(frame.meta)
         body = self.bytes(frame.offset + len(frame.meta), size)
         if len(body) < size or crc32(body) != checksum:
             return None
-        at = _HEAD.size
-        name = frame.meta[at : at + stream].decode()
-        lengths = array("I", frame.meta[at + stream + org :])
-        if sys.byteorder == "big":
-            lengths.byteswap()
-        places = accumulate(lengths, initial=0)
-        records = [body[start:end] for start, end in pairwise(places)]
-        return Batch(records, log, name, received_at, _ORIGINS[origin], first=first)
+        name = frame.meta[_HEAD.size : _HEAD.size + stream].decode()
+        return Batch(Lines(body, count), log, name, received_at, _ORIGINS[origin], first=first)
 
     def _frame(self, offset: int) -> Frame | None:
         head = self.bytes(offset, _HEAD.size)
         if len(head) < _HEAD.size or not head.startswith(_HEAD_MAGIC):
             return None
         _, checksum, _, body, count, stream, org, origin, first, _ = _HEAD.unpack(head)
-        meta_size = _HEAD.size + stream + org + 4 * count
+        meta_size = _HEAD.size + stream + org
         size = meta_size + body + _TAIL.size
         if offset + size > self.length or origin >= len(_ORIGINS):
             return None
@@ -258,8 +245,8 @@ class SegmentFile:
             return all(
                 not any(self.bytes(at, min(_AHEAD, self.length - at))) for at in range(offset, self.length, _AHEAD)
             )
-        _, _, _, body, count, stream, org, _, _, _ = _HEAD.unpack(head)
-        whole: int = _HEAD.size + stream + org + 4 * count + body + _TAIL.size
+        _, _, _, body, _, stream, org, _, _, _ = _HEAD.unpack(head)
+        whole: int = _HEAD.size + stream + org + body + _TAIL.size
         return head.startswith(_HEAD_MAGIC) and whole > size
 
 
@@ -279,7 +266,7 @@ class Contents(NamedTuple):
 def inspect(file: SegmentFile, first: int, log: LogId) -> Contents:
     """Look at each frame of a segment that begins with the record ``first``, records included.
 
-    Raises OSError and `NewerFormatError`.
+    Raises OSError and `ForeignFormatError`.
     """
     frames = records = 0
     end, length = first, FILE_HEADER

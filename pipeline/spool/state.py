@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from pipeline.spool.segment import NewerFormatError
+from pipeline.spool.segment import ForeignFormatError
 
 FORMAT = 2
 """The version of the tables."""
@@ -60,7 +60,7 @@ class State:
     def __init__(self, path: Path, *, log_size: int = 4 << 20, read_only: bool = False) -> None:
         """Open or make the database. ``log_size``: about how many bytes the write-ahead log may have.
 
-        Raises `DamagedError`, `NewerFormatError`, sqlite3.Error when it cannot be used now, and OSError.
+        Raises `DamagedError`, `ForeignFormatError`, sqlite3.Error when it cannot be used now, and OSError.
         """
         self.path = path
         self.tables: dict[str, dict[Key, Any]] = {table: {} for table in _TABLES}
@@ -179,7 +179,7 @@ class State:
         if len(known) != 1 or known[0][0] != version:
             raise DamagedError("it does not say what format it has")
         if version > FORMAT:
-            raise NewerFormatError(version)
+            raise ForeignFormatError(version)
         for table, key, value in self._rows(version):
             digest = _hash(table, key, value)
             self._digest ^= digest

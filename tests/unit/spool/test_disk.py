@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from pipeline.core.batch import Batch
 from pipeline.core.errors import ConfigError
 from pipeline.spool import writing
 from pipeline.spool.disk import DiskSpool
+from pipeline.spool.inspection import survey
 from pipeline.spool.segment import FILE_HEADER, frame_size
 
 from .disk_driver import MIB, A, B, FakeLane, batch, config, fill, findings, records, segments, spooling, total_size
@@ -167,6 +170,23 @@ async def test_a_newer_format_refuses(tmp_path: Path) -> None:
         await spool.open([A])
     await spool.close()
     await spool.close()
+
+
+async def test_segments_of_another_format_refuse(tmp_path: Path) -> None:
+    """A segment of another version is named, at the start and by who looks into the spool, and stays as it is."""
+    async with spooling(tmp_path, FakeLane()) as spool:
+        await spool.append(batch(3))
+    (segment,) = segments(tmp_path)
+    checked = struct.pack("<8sHxx", b"LCSPOOL\n", 1)
+    old = checked + struct.pack("<I", zlib.crc32(checked)) + segment.read_bytes()[FILE_HEADER:]
+    segment.write_bytes(old)
+    other = DiskSpool(config(tmp_path))
+    with pytest.raises(ConfigError, match=rf"{segment.name} has format 1; this version .* reads format 2"):
+        await other.open([A])
+    await other.close()
+    with pytest.raises(ConfigError, match="has format 1"):
+        survey(tmp_path)
+    assert segment.read_bytes() == old
 
 
 async def test_close_is_safe_without_open(tmp_path: Path) -> None:
