@@ -14,6 +14,7 @@ from benchmarks.micro.reading import Cases
 from pipeline.config.registry import Registry, config_class
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.component import Context
+from pipeline.core.lines import Lines
 from pipeline.core.types import RecordPath
 from pipeline.engine.route import Route
 from pipeline.kit import log as logs
@@ -28,7 +29,7 @@ LOG = LogId("bench")
 def batches(records: list[bytes]) -> list[Batch]:
     made = []
     for start in range(0, len(records), 256):
-        batch = Batch(records[start : start + 256], LOG, "event", 1_700_000_000.0)
+        batch = Batch(Lines.of(records[start : start + 256]), LOG, "event", 1_700_000_000.0)
         batch.first = start
         made.append(batch)
     return made

@@ -27,9 +27,10 @@ Examples:
 
 \b
 The ways, cheapest first:
+  byte test    what lacks certain bytes is dropped from the block in which it came; what has them goes to the next step
   place        the record's number is enough; nothing is decoded
   projection   only the fields named are decoded
-  full decode  the whole record is; if there is a byte test, only records that pass it
+  full decode  the whole record is
   events       like full decode, with one object more for each record, for filters of other packages""",
 )
 @config_argument
@@ -73,7 +74,7 @@ def _facts(phase: Phase) -> list[tuple[str, str]]:
     rows: list[tuple[str, Any]] = [
         ("filters", phase.filters),
         ("decodes", phase.fields),
-        ("byte test", [f"drops records without {' or '.join(phase.marks)}"] if phase.marks else ()),
+        ("looks for", [" or ".join(phase.marks)] if phase.marks else ()),
         ("for sinks", phase.values),
     ]
     return [(label, printable(", ".join(found))) for label, found in rows if found]

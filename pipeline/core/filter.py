@@ -28,8 +28,12 @@ class Needs:
     """Where it looks only whether something is there, of which kind, and how long it is."""
     whole: bool = False
     """It may read anywhere."""
+    sequence: bool = True
+    """Whether the record's number makes a difference to it; if not, it may be given any."""
     marks: tuple[bytes, ...] = ()
-    """If there are any: a record of `marks_up_to` bytes at most that it keeps holds one of these, or the bytes ``\\u00``."""
+    """If there are any: a record of `marks_up_to` bytes at most that it keeps holds one of these, be it with characters of it
+    written as ``\\u00..``. They are made of printable ASCII characters other than ``/`` and ``\\``, and a quotation mark in one
+    begins or ends a text."""
     marks_up_to: int = 0
     """The decider never raises for a record of so many bytes or fewer; 0: never at all."""
 

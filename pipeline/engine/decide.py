@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress, count, repeat
+from typing import Any, NamedTuple
+
+import orjson
 
 from pipeline.core.event import Undecodable, decode
 from pipeline.core.filter import Decider, Filter
 from pipeline.core.types import RecordPath
+from pipeline.engine.lot import Lot
 from pipeline.engine.projection import Projection
+from pipeline.engine.trial import Trial
 
-_WINDOW = 4096
-"""Records after which a projection is judged."""
-_PAUSE = 16
-"""Windows in which it is not used after it failed at more than one record in eight: it costs more than it saves then."""
-_ESCAPED = b"\\u00"
-"""How JSON text may write any of the characters that marks are made of."""
+_FAILING = 1 / 8
+"""The share of records at which a projection may fail."""
 
-Decode = Callable[[bytes], dict[str, Any]]
-Undecided = tuple[int, str, str]
-"""Index of a record that cannot be decoded, why it cannot be, and who asked."""
+Decode = Callable[[bytes], Any]
 Values = list[Mapping[str, str]]
+
+
+class Undecided(NamedTuple):
+    """A record that cannot be decoded."""
+
+    row: int
+    record: bytes
+    reason: str
+    owner: str
+    """Who asked."""
 
 
 class Stage:
@@ -32,97 +41,82 @@ class Stage:
         paths: Sequence[RecordPath],
         owner: str,
         *,
+        numbered: bool = True,
         decodes: bool = True,
         project: Projection | None = None,
-        marks: Sequence[bytes] = (),
-        marks_up_to: int = 0,
     ) -> None:
         """Without ``project`` records are decoded fully, or with ``decodes=False`` not at all.
 
-        Up to the given size, one without any of the ``marks`` is dropped before that. ``owner`` refuses what cannot be decoded.
+        ``owner`` refuses what cannot be decoded. Only with ``numbered`` are the filters told the records' sequence numbers.
         """
         self._keeps = _all([stage.decider() for stage in filters])
+        self._keeps_object = _of_objects(self._keeps)
         self._paths = paths
         self._owner = owner
+        self._numbered = numbered
+        self._decodes = decodes
         self._project = project
-        self._whole: Decode = decode if decodes else _nothing
-        self._marks = marks
-        self._marks_up_to = marks_up_to
-        self._left = _WINDOW
-        self._failed = 0
-        self._resting = False
+        self._trial = Trial(_FAILING)
 
-    def run(
-        self, records: Sequence[bytes], rows: Sequence[int], first: int, undecided: list[Undecided]
-    ) -> tuple[Sequence[int], Values | None]:
-        """Return which of ``rows`` (indices of records) go on, and the values of each, where there are paths.
+    def run(self, lot: Lot, first: int, undecided: list[Undecided]) -> tuple[Lot, Values | None]:
+        """Return what goes on, and its values, where there are paths.
 
-        ``first`` is the sequence number of the first record. Raises what a decider raises.
+        ``first`` is the sequence number of the batch's first record. Raises what a decider raises.
         """
-        if self._marks:
-            rows = self._marked(records, rows)
-        raws = records if len(rows) == len(records) else [records[row] for row in rows]
-        keeps, paths, read = self._keeps, self._paths, self._reader(len(rows))
+        project = self._project if self._project is not None and self._trial.goes(len(lot)) else None
         try:
-            if not paths:
-                return [row for row, doc in zip(rows, map(read, raws), strict=True) if keeps(doc, first + row)], None
-            kept: list[int] = []
-            values: Values = []
-            for row, doc in zip(rows, map(read, raws), strict=True):
-                if keeps(doc, first + row):
-                    kept.append(row)
-                    values.append({path: text for path in paths if (text := path.text(doc)) is not None})
+            if self._paths:
+                return self._with_values(lot, first, project)
+            # None of it is a loop of ours, and each decoded record is gone before the next one comes.
+            kept = list(
+                compress(count(), map(self._asks(project), self._docs(lot, project), self._numbers(lot, first)))
+            )
         except Exception:  # a record that is not as expected: now each by itself
-            return self._one_by_one(records, rows, first, undecided, read)
-        return kept, values
+            return self._one_by_one(lot, first, undecided, project)
+        return lot.keep(kept), None
 
-    def _one_by_one(
-        self, records: Sequence[bytes], rows: Sequence[int], first: int, undecided: list[Undecided], read: Decode
-    ) -> tuple[list[int], Values | None]:
+    def _with_values(self, lot: Lot, first: int, project: Projection | None) -> tuple[Lot, Values]:
         kept: list[int] = []
         values: Values = []
-        for row in rows:
+        keeps, paths = self._asks(project), self._paths
+        for index, (doc, number) in enumerate(zip(self._docs(lot, project), self._numbers(lot, first), strict=False)):
+            if keeps(doc, number):
+                kept.append(index)
+                values.append({path: text for path in paths if (text := path.text(doc)) is not None})
+        return lot.keep(kept), values
+
+    def _docs(self, lot: Lot, project: Projection | None) -> Iterable[Any]:
+        return map(project or orjson.loads, lot.lines) if self._decodes else repeat(_EMPTY, len(lot))
+
+    def _numbers(self, lot: Lot, first: int) -> Iterable[int]:
+        return [first + row for row in lot.rows] if self._numbered else repeat(0)
+
+    def _asks(self, project: Projection | None) -> Decider:
+        return self._keeps if project is not None or not self._decodes else self._keeps_object
+
+    def _one_by_one(
+        self, lot: Lot, first: int, undecided: list[Undecided], project: Projection | None
+    ) -> tuple[Lot, Values | None]:
+        kept: list[int] = []
+        values: Values = []
+        for index, (line, row) in enumerate(zip(lot.lines, lot.rows, strict=True)):
             try:
-                doc = read(records[row])
-            except Exception as failure:
-                self._failed += 1
-                try:
-                    doc = self._whole(records[row])
-                except Undecodable as error:
-                    undecided.append((row, str(error), self._owner))
-                    continue
-                if read is self._whole:
-                    raise failure  # noqa: TRY201 - it failed once and not again
+                doc = self._doc(line, project)
+            except Undecodable as error:
+                undecided.append(Undecided(row, line[:-1], str(error), self._owner))
+                continue
             if self._keeps(doc, first + row):
-                kept.append(row)
+                kept.append(index)
                 values.append({path: text for path in self._paths if (text := path.text(doc)) is not None})
-        return kept, values if self._paths else None
+        return lot.keep(kept), values if self._paths else None
 
-    def _marked(self, records: Sequence[bytes], rows: Sequence[int]) -> list[int]:
-        """Drop the records that hold none of the marks, which cannot be hidden in them."""
-        limit = self._marks_up_to
-        found: list[int] = []
-        for row in rows:
-            raw = records[row]
-            for mark in self._marks:
-                if mark in raw:
-                    found.append(row)
-                    break
-            else:
-                if (b"\\" in raw and _ESCAPED in raw) or len(raw) > limit:
-                    found.append(row)
-        return found
-
-    def _reader(self, count: int) -> Decode:
-        """The way to decode the next ``count`` records."""
-        if self._project is None:
-            return self._whole
-        self._left -= count
-        if self._left < 0:
-            self._resting = self._failed * 8 > _WINDOW
-            self._failed = 0
-            self._left = _WINDOW * _PAUSE if self._resting else _WINDOW
-        return self._whole if self._resting else self._project
+    def _doc(self, line: bytes, project: Projection | None) -> Any:
+        if project is not None:
+            try:
+                return project(line)
+            except Exception:
+                self._trial.failed += 1
+        return decode(line[:-1]) if self._decodes else _EMPTY
 
 
 def _all(deciders: Sequence[Decider]) -> Decider:
@@ -138,9 +132,15 @@ def _all(deciders: Sequence[Decider]) -> Decider:
     return keeps
 
 
+def _of_objects(decides: Decider) -> Decider:
+    """Raises where the record is none, as any of them that is not as expected."""
+
+    def keeps(doc: Any, sequence: int) -> bool:
+        if doc.__class__ is not dict:
+            raise Undecodable
+        return decides(doc, sequence)
+
+    return keeps
+
+
 _EMPTY: dict[str, Any] = {}
-
-
-def _nothing(raw: bytes) -> dict[str, Any]:
-    del raw
-    return _EMPTY

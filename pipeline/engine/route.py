@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count, pairwise, repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 from pipeline.core.batch import Batch
@@ -127,34 +127,32 @@ class Route:
         self.busy += time.perf_counter() - began
         return step
 
-    def _decide(self, step: Step, lines: Lines) -> None:
+    def _decide(self, step: Step, records: Lines) -> None:
         """By the decode plan as far as it goes, the rest by events."""
-        records = list(lines)
         plan, start = self.plan, step.start
-        rows: Sequence[int] = range(len(records))
-        filters = self.filters
-        refusals: list[Refusal] = []
-        if plan.decides:
-            try:
-                rows, values, undecided = plan.run(records, step.batch.first + start)
-            except Exception:  # filters are given events then, and may refuse them, or fail where it is told
-                rows = range(len(records))
-            else:
-                refusals = [
-                    Refusal(start + row, records[row], "invalid_json", reason, owner)
-                    for row, reason, owner in undecided
-                ]
-                if plan.gives_values or not rows:
-                    whole = len(rows) == len(records)
-                    step.payloads = lines if whole else [records[row] for row in rows]
-                    step.offsets = None if whole else [start + row for row in rows] if start else rows
-                    step.values = values
-                    step.refusals = refusals
-                    step.size = step.batch.size if whole and not start else sum(map(len, step.payloads))
-                    step.filtered = len(records) - len(rows) - len(refusals)
-                    return
-                filters = plan.rest
-        self._filter(step, records, rows, filters, refusals)
+        if not plan.decides:
+            self._filter(step, records, range(len(records)), self.filters, [])
+            return
+        try:
+            lot, values, undecided = plan.run(records, step.batch.first + start)
+        except Exception:  # filters are given events then, and may refuse them, or fail where it is told
+            self._filter(step, records, range(len(records)), self.filters, [])
+            return
+        refusals = [Refusal(start + one.row, one.record, "invalid_json", one.reason, one.owner) for one in undecided]
+        if not plan.gives_values and lot.lines:
+            self._filter(step, lot.records(), lot.rows, plan.rest, refusals)
+            return
+        if len(lot) == len(records):
+            step.payloads = records
+            step.size = records.size
+        else:
+            # A sink that wants values takes the records one by one.
+            step.payloads = lot.joined() if values is None else lot.records()
+            step.offsets = [start + row for row in lot.rows] if start else lot.rows
+            step.size = lot.size
+        step.values = values
+        step.refusals = refusals
+        step.filtered = len(records) - len(lot) - len(refusals)
 
     def _filter(
         self,
@@ -164,15 +162,13 @@ class Route:
         filters: Sequence[Filter[Any]],
         refusals: list[Refusal],
     ) -> None:
+        """``records`` are those of these ``rows``, counted from where the step starts."""
         batch, start = step.batch, step.start
         stream, org, received_at, origin, first = batch.stream, batch.org, batch.received_at, batch.origin, batch.first
+        places = range(start, start + len(records)) if isinstance(rows, range) else [start + row for row in rows]
+        numbers = [first + place for place in places]
         shared = (repeat(stream), repeat(org), repeat(received_at), repeat(origin))
-        if len(rows) == len(records):
-            events: Sequence[Event] = list(map(Event, records, *shared, count(first + start), count(start)))
-        else:
-            places = [start + row for row in rows]
-            numbers = [first + place for place in places]
-            events = list(map(Event, [records[row] for row in rows], *shared, numbers, places))
+        events: Sequence[Event] = list(map(Event, records, *shared, numbers, places))
         derived = 0
         for stage in filters:
             if not events:
@@ -215,7 +211,7 @@ class Route:
         step.refusals = refusals
         step.size = sum(map(len, payloads))
         step.derived = derived
-        step.filtered = len(records) + derived - len(payloads) - len(refusals)
+        step.filtered = len(batch.records) - start + derived - len(payloads) - len(refusals)
 
     def _apply(
         self, stage: Filter[Any], events: Sequence[Event], refusals: list[Refusal]

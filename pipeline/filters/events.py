@@ -11,6 +11,7 @@ from pipeline.core.config import FilterConfig
 from pipeline.core.filter import Decider, Needs
 from pipeline.filters.predicate import PredicateFilter
 from pipeline.rules.eventtype import LOOKED_AT, READ, event_type
+from pipeline.rules.needs import marks_of_types
 
 Name = Annotated[str, MinLen(1)]
 
@@ -38,7 +39,8 @@ class EventsConfig(FilterConfig):
 
 class Events(PredicateFilter[EventsConfig]):
     def needs(self) -> Needs:
-        return Needs(values=READ, presence=LOOKED_AT)
+        marks = marks_of_types(self.config.include or ())
+        return Needs(values=READ, presence=LOOKED_AT, sequence=False, marks=marks)
 
     def decider(self) -> Decider:
         if self.config.include is not None:

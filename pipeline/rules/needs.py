@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.core.filter import Needs, Place
@@ -11,8 +11,8 @@ from pipeline.rules.eventtype import IMPLIED, LOOKED_AT, READ
 from pipeline.rules.paths import MAX_NODES, parse_path
 from pipeline.rules.values import number_of
 
-_MARKS = 3
-"""Alternatives at most that are worth looking for."""
+_MARKS = 8
+"""Alternatives at most that are told. How many of them are worth looking for depends on what is spared."""
 _SMALL = 16 << 10
 """Bytes up to which no search of a regular expression can be refused as too complex."""
 _PLAIN = re.compile(r"[ !#-.0-\[\]-~]+")
@@ -42,12 +42,14 @@ def needs_of(rule: Mapping[str, Any]) -> Needs:
             values.add(steps)
     # One evaluation visits no more nodes than half the record's bytes for each condition, so small records are never too complex:
     # then no order of looking matters.
+    most = 2 * MAX_NODES // max(1, len(conditions))
     return Needs(
         frozenset(values),
         frozenset(presence - values),
         whole,
-        _marks(rule),
-        min(_SMALL, 2 * MAX_NODES // max(1, len(conditions))),
+        sequence=False,
+        marks=_marks(rule),
+        marks_up_to=min(_SMALL, most) if any(condition["op"] == "matches" for condition in conditions) else most,
     )
 
 
@@ -69,10 +71,11 @@ def _asks_type(rule: Mapping[str, Any]) -> bool:
 
 def _marks(rule: Mapping[str, Any]) -> tuple[bytes, ...]:
     """Bytes one of which a small record that satisfies the rule holds, unless with escapes; () where there are none to look for."""
-    return _marks_of_operator(rule) or _marks_of_types(_event_types(rule))
+    return _marks_of_operator(rule) or marks_of_types(_event_types(rule))
 
 
-def _marks_of_types(types: tuple[str, ...]) -> tuple[bytes, ...]:
+def marks_of_types(types: Sequence[str]) -> tuple[bytes, ...]:
+    """Bytes one of which a record of one of these types holds, unless with escapes; () where there are none to look for."""
     if len(types) > _MARKS or IMPLIED in types or not all(map(_PLAIN.fullmatch, types)):
         return ()
     return tuple(b'"%b"' % name.encode() for name in types)

@@ -77,13 +77,20 @@ def _outcomes(stage: Filter[Any], records: Sequence[bytes], stream: str, first: 
 
 
 def _check_decider(stage: Filter[Any], records: Sequence[bytes], stream: str) -> None:
-    if stage.needs() is None:
+    needs = stage.needs()
+    if needs is None:
         return
     decides = stage.decider()
     for place, (raw, outcome) in enumerate(zip(records, _outcomes(stage, records, stream), strict=True)):
         if not outcome[1]:
             kept = decides(decode(raw), place)
             assert outcome == (raw if kept else b"", "", ()), "decider keeps the same records as apply, as they are."
+            if not needs.sequence:
+                other = decides(decode(raw), place + 1)
+                assert kept == other, "The record's number makes no difference to a filter with sequence=False."
+            if kept and needs.marks and not 0 < needs.marks_up_to < len(raw):
+                found = b"\\u00" in raw or any(mark in raw for mark in needs.marks)
+                assert found, "Each record that a filter with marks keeps holds one of them."
 
 
 def _check_kept(stage: Filter[Any], records: Sequence[bytes], stream: str) -> None:

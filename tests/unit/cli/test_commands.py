@@ -155,12 +155,14 @@ def test_explain(run: Run, valid: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "all:",
-        "  1. projection: all that is needed is in these fields",
+        "  1. byte test: a record without these bytes would be dropped by the filter",
+        "     filters    all.1",
+        '     looks for  "b.exe"',
+        "  2. projection: all that is needed is in these fields",
         "     filters    all.0",
         "     decodes    etype, record, routing/event_type",
-        "  2. full decode: a path with wildcards may lead anywhere in the record",
+        "  3. full decode: a path with wildcards may lead anywhere in the record",
         "     filters    all.1",
-        '     byte test  drops records without "b.exe"',
         "     for sinks  routing/sid",
     ]
     assert [path.name for path in valid.parent.iterdir()] == ["lc.yaml"]

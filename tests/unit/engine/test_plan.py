@@ -2,10 +2,13 @@
 
 import pytest
 
+from pipeline.core.lines import Lines
 from pipeline.core.types import RecordPath
-from pipeline.engine.decide import _PAUSE, _WINDOW, Stage
+from pipeline.engine.decide import Stage
+from pipeline.engine.lot import Lot
 from pipeline.engine.plan import DecodePlan
 from pipeline.engine.projection import MAX_PLACES, Unfit, projection
+from pipeline.engine.trial import PAUSE, WINDOW
 from pipeline.filters.events import Events, EventsConfig
 from pipeline.filters.match import Match, MatchConfig
 from pipeline.filters.sample import Sample, SampleConfig
@@ -20,13 +23,21 @@ def types(*names):
     return Events(EventsConfig(include=list(names)), context("types"))
 
 
+def run(plan, *records):
+    """Indices of what goes on, its values, and the indices of what could not be decoded."""
+    lot, values, undecided = plan.run(Lines.of(records), 0)
+    assert [records[row] for row in lot.rows] == lot.records() == list(lot.joined())
+    return list(lot.rows), values, [one.row for one in undecided]
+
+
 def ways(filters, *paths):
     return [phase.way for phase in DecodePlan("all", filters, [RecordPath(path) for path in paths]).phases]
 
 
 SAMPLE = Sample(SampleConfig(rate=2), context("sample"))
 BY_KEY = Sample(SampleConfig(rate=2, key=RecordPath("routing/sid")), context("sample"))
-WILD = match("event/*/FILE_PATH")
+WILD = match("routing/*", 1)
+SEVEN = [chr(ord("A") + number) for number in range(7)]
 
 
 @pytest.mark.parametrize(
@@ -36,11 +47,16 @@ WILD = match("event/*/FILE_PATH")
         ([], ["routing/sid"], ["projection"]),
         ([SAMPLE], [], ["place"]),
         ([SAMPLE], ["routing/sid"], ["place", "projection"]),
-        ([BY_KEY, types("A"), match("cat")], ["routing/sid"], ["projection"]),
-        ([types("A"), WILD], ["routing/sid"], ["projection", "full decode"]),
-        ([SAMPLE, WILD, types("A")], [], ["place", "full decode"]),
-        ([match("event"), match("event/a")], [], ["full decode"]),
-        ([match("/")], [], ["full decode"]),
+        ([BY_KEY, types("A"), match("cat")], ["routing/sid"], ["byte test", "projection"]),
+        ([BY_KEY, match("cat", 1)], ["routing/sid"], ["projection"]),
+        ([types("A"), WILD], ["routing/sid"], ["byte test", "projection", "full decode"]),
+        ([SAMPLE, WILD, types("A")], [], ["byte test", "place", "full decode"]),
+        ([match("routing", 1), match("routing/a", 1)], [], ["full decode"]),
+        ([match("/", 1)], [], ["full decode"]),
+        ([types(*SEVEN[:2])], [], ["byte test", "projection"]),
+        ([types(*SEVEN[:3])], [], ["projection"]),
+        ([WILD, types(*SEVEN[:6])], [], ["byte test", "full decode"]),
+        ([WILD, types(*SEVEN)], [], ["full decode"]),
     ],
 )
 def test_ways(filters, paths, expected):
@@ -50,29 +66,38 @@ def test_ways(filters, paths, expected):
 
 def test_filters_that_do_not_say_what_they_need_get_events(stage):
     """What comes before such a filter is decided without events; it and all after it are not."""
-    assert ["projection", "events"] == ways([types("A"), stage(lambda events: events), types("A")], "routing/sid")
+    assert ["byte test", "projection", "events"] == ways(
+        [types("A"), stage(lambda events: events), types("A")], "routing/sid"
+    )
 
 
 def test_nothing_but_the_needed_fields_is_looked_at():
     """A record that is damaged where nobody looks is decided as if it were whole."""
     plan = DecodePlan("all", [types("A")], [RecordPath("routing/sid")])
-    rows, values, undecided = plan.run([b'{"routing":{"event_type":"A","sid":"s"},"event":{"x":1e999}}'], 0)
-    assert ([0], [{"routing/sid": "s"}], []) == (list(rows), values, undecided)
+    damaged = b'{"routing":{"event_type":"A","sid":"s"},"event":{"x":1e999}}'
+    assert ([0], [{"routing/sid": "s"}], []) == run(plan, damaged)
 
 
 def test_the_byte_test_spares_the_decode():
-    """Before a full decode a record without the bytes that one to be kept must have is dropped, whatever it is."""
+    """A record without the bytes that one to be kept must have is dropped before all else, whatever it is."""
     plan = DecodePlan("all", [match("event/*/FILE_PATH", "evil.exe")], ())
     assert plan.phases[0].marks == ('"evil.exe"',)
-    rows, _, undecided = plan.run([b'{"broken"', b'{"event":{"a":{"FILE_PATH":"evil.exe"}}}', b'{"evil.exe"'], 0)
-    assert ([1], [2]) == (list(rows), [row for row, _, _ in undecided])
+    rows, _, undecided = run(plan, b'{"broken"', b'{"event":{"a":{"FILE_PATH":"evil.exe"}}}', b'{"evil.exe"', b'{"c"')
+    assert ([1], [2]) == (rows, undecided)
+
+
+def test_any_filter_may_name_the_bytes():
+    """Those are looked for that say most: fewest alternatives, then the longest, of whichever filter."""
+    marks = (
+        DecodePlan("all", [types("A", "B"), match("a", "bc"), match("b", "def"), match("c", "gh")], ()).phases[0].marks
+    )
+    assert marks == ('"def"',)
 
 
 def test_a_record_too_large_for_the_byte_test_is_decoded():
     """Of a large record it cannot be said that no filter would refuse it as too much work."""
     plan = DecodePlan("all", [match("event/*/FILE_PATH", "evil.exe")], ())
-    _, _, undecided = plan.run([b'{"broken"' + b" " * (1 << 20)], 0)
-    assert [row for row, _, _ in undecided] == [0]
+    assert run(plan, b"{", b'{"broken"' + b" " * (1 << 20), b"{")[2] == [1]
 
 
 @pytest.mark.parametrize(
@@ -127,16 +152,31 @@ def test_a_projection_that_often_fails_rests():
         return project(raw)
 
     stage = Stage([match("a")], (), "all", project=counted)
-    odd, undecided = [b'{"a":{}}'] * 256, []
+    odd, undecided = Lot.of(Lines.of([b'{"a":{}}'] * 256)), []
 
     def used():
         before = len(asked)
-        stage.run(odd, range(256), 0, undecided)
+        stage.run(odd, 0, undecided)
         return len(asked) > before
 
-    windows = _WINDOW // len(odd)
-    uses = [used() for _ in range(windows * (_PAUSE + 3))]
-    assert all(uses[:windows])
-    assert not any(uses[windows : windows * (_PAUSE + 1)])
-    assert all(uses[windows * (_PAUSE + 1) + 1 : windows * (_PAUSE + 2)])
+    _rests(used, 256)
     assert undecided == []
+
+
+def test_a_byte_test_that_most_records_pass_rests():
+    """Where it drops too few it is given up for a while, and then tried again."""
+    plan = DecodePlan("all", [match("a", "x")], ())
+    records = [*[b'{"b":"x"}'] * 199, *[b"{"] * 57]
+
+    def used():
+        return len(run(plan, *records)[2]) == 0  # what it drops is not found to be broken
+
+    _rests(used, len(records))
+
+
+def _rests(used, count):
+    windows = WINDOW // count
+    uses = [used() for _ in range(windows * (PAUSE + 3))]
+    assert all(uses[:windows])
+    assert not any(uses[windows : windows * (PAUSE + 1)])
+    assert all(uses[windows * (PAUSE + 1) + 1 : windows * (PAUSE + 2)])

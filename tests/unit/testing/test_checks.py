@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from pipeline import Filter, FilterConfig, RetryLater, Sink, SinkConfig, Source, SourceConfig
+from pipeline.core.filter import Needs
 from pipeline.testing import (
     FakeClock,
     RecordingOutlet,
@@ -198,6 +199,29 @@ class Brittle(Filter[FilterConfig]):
         return events
 
 
+class Blind(Pass):
+    """Says that what it keeps holds bytes that it does not hold."""
+
+    def needs(self):
+        return Needs(sequence=False, marks=(b"nowhere",))
+
+    def decider(self):
+        return lambda doc, sequence: True
+
+
+class Counted(Filter[FilterConfig]):
+    """Says that the record's number makes no difference."""
+
+    def apply(self, events):
+        return [event for event in events if event.sequence % 2]
+
+    def needs(self):
+        return Needs(sequence=False)
+
+    def decider(self):
+        return lambda doc, sequence: sequence % 2 == 1
+
+
 def stage(kind):
     return lambda surroundings: kind(FilterConfig(type="x"), surroundings)
 
@@ -220,6 +244,8 @@ async def test_a_good_filter(kind):
         (RawChanger, "never changes raw"),
         (Foreign, "come from derive"),
         (Brittle, "may raise Undecodable"),
+        (Blind, "holds one of them"),
+        (Counted, "makes no difference"),
     ],
 )
 async def test_a_bad_filter(kind, promise):
