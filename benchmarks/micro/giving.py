@@ -8,6 +8,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from benchmarks.micro.reading import Cases
 from pipeline.kit.codec import Encoder
+from pipeline.kit.kafka_batch import Batch
 from pipeline.kit.murmur2 import murmur2, partition
 
 BLOCK = 1 << 20
@@ -48,16 +49,23 @@ def kafka(records: list[bytes]) -> Cases:
     keys = [b"%036d" % (number % 500) for number in range(len(records))]
     headers = [("stream", b"event")]
 
-    def batch(kind: int) -> Callable[[], None]:
+    rows = [[(0, record, None, 1_700_000_000_000, headers) for record in block] for block in blocks]
+
+    def batch(compression: str) -> Callable[[], None]:
         def work() -> None:
-            for block in blocks:
-                builder = BatchBuilder(2 << 20, kind)
-                for record in block:
-                    builder.append(timestamp=1_700_000_000_000, key=None, value=record, headers=headers)
-                builder.close()
-                builder._build()
+            for block in rows:
+                built = Batch(2 << 20, compression)
+                built.fill(block)
+                built._build()
 
         return work
+
+    def aiokafka() -> None:
+        for block in blocks:
+            builder = BatchBuilder(2 << 20, 0)
+            for record in block:
+                builder.append(timestamp=1_700_000_000_000, key=None, value=record, headers=headers)
+            builder._build()
 
     def partitions() -> None:
         for key in keys:
@@ -68,8 +76,9 @@ def kafka(records: list[bytes]) -> Cases:
             murmur2(key)
 
     return {
-        "batch of 1 MiB": batch(0),
-        "batch of 1 MiB, zstd": batch(4),
+        "batch of 1 MiB": batch("none"),
+        "batch of 1 MiB, zstd": batch("zstd"),
+        "batch of 1 MiB, aiokafka's builder": aiokafka,
         "partition of a known key": partitions,
         "partition of a new key": hashes,
     }

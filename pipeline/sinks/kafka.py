@@ -19,6 +19,7 @@ from pipeline.core.sink import Sink
 from pipeline.core.template import Seen, Template
 from pipeline.core.types import RecordPath
 from pipeline.kit.kafka import Ear, KafkaClientConfig, explain, unknown_topics
+from pipeline.kit.kafka_batch import Headers, Row
 from pipeline.kit.kafka_producer import Producer
 from pipeline.kit.murmur2 import partition
 
@@ -61,9 +62,6 @@ class KafkaSinkConfig(KafkaClientConfig, SinkConfig):
     """How batches are compressed. gzip and lz4 cost several times the CPU of zstd."""
 
 
-Headers = list[tuple[str, bytes]]
-Row = tuple[int, bytes, bytes | None, int, Headers]
-"""Index in the write, payload, key, timestamp in Unix milliseconds, headers."""
 Place = tuple[str, int]
 """Topic and partition."""
 Verdicts = dict[int, RetryLater | Rejected]
@@ -269,7 +267,7 @@ class KafkaSink(Sink[KafkaSinkConfig]):
             for place, queue in queues.items():
                 rows = queue.popleft()
                 batch = producer.batch()
-                taken = _fill(batch, rows)
+                taken = batch.fill(rows)
                 if taken < len(rows):
                     queue.appendleft(rows[taken:])
                 sent[await producer.send(batch, *place, deadline=deadline)] = (place, rows[:taken])
@@ -330,15 +328,6 @@ _REFUSALS = {
     "InvalidRecordError": "no_key",
 }
 """Errors of aiokafka (by name: it is imported late) that blame the records of a batch -> the reason for the dead letter."""
-
-
-def _fill(batch: Any, rows: list[Row]) -> int:
-    """Append rows until the batch is full; return how many it took (a first one that is larger than a batch is taken alone)."""
-    append = batch.append
-    for taken, (_, payload, key, timestamp, headers) in enumerate(rows):
-        if append(timestamp=timestamp, key=key, value=payload, headers=headers) is None:
-            return taken
-    return len(rows)
 
 
 def _postpone(groups: Iterable[list[Row]], verdict: RetryLater, verdicts: Verdicts) -> None:

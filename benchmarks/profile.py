@@ -1,0 +1,124 @@
+"""Where the time of one job goes: ``python -m benchmarks.profile [json-file] [--system lc-pipeline] [--top 25]``.
+
+Runs `lc-pipeline` under cProfile while it does the job and prints what each function of the event loop's thread costs for an event,
+itself and with what it calls: the thread's CPU time with many events less that with few, so that the start is not in it. The profiler
+makes many small calls look dearer than they are: compare lines with each other, and not with the table of `benchmarks.flow`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pstats
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+from benchmarks import wire
+from benchmarks.broker import broker
+from benchmarks.corpus import corpus, first
+from benchmarks.flow import ours
+from benchmarks.flow.job import JOBS, Command, Job, Place
+from benchmarks.flow.measure import Bench, measure
+
+PROFILED = Path(__file__).parent / "flow" / "profiled.py"
+Costs = dict[str, tuple[int, float, float]]
+"""Function -> calls, seconds in itself, seconds with what it calls."""
+Row = tuple[float, float, int, str]
+"""µs for an event in the function itself and with what it calls, calls, its name."""
+
+
+def options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.profile", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("jobs", nargs="*", default=["json-file"], help=", ".join(JOBS))
+    parser.add_argument("--system", default="lc-pipeline", help="which way of running it, as in the table")
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--framing", default="blocks", choices=["blocks", "single"])
+    parser.add_argument("--top", type=int, default=25)
+    return parser.parse_args(arguments)
+
+
+def run(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Profile each job; returns what `report.profile` makes text of."""
+    path = corpus(given.events)
+    whole = first(path, given.events)
+    jobs = [JOBS[name] for name in given.jobs]
+    system = next(system for system in ours.systems() if system.name == given.system)
+    found = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="profile-")))
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        cert, key, ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
+        authority.cert_pem.write_to_path(ca)
+        issued.cert_chain_pems[0].write_to_path(cert)
+        issued.private_key_pem.write_to_path(key)
+        kafka = stack.enter_context(broker()) if any(job.sink == "kafka" for job in jobs) else ""
+        bench = Bench(wire.build(folder), cert, key, ca, 3, kafka)
+        for job in jobs:
+            costs: dict[int, Costs] = {}
+            for events in (given.events // 10, given.events):
+                stats = folder / f"{events}.stats"
+                seen = dataclasses.replace(system, command=_profiled(system.command, stats))
+                profiled = measure(bench, job, given.framing, seen, first(path, events)).cost
+                costs[events] = _read(stats)
+            plain = measure(bench, job, given.framing, system, whole).cost
+            rows = _rows(*costs.values(), events=given.events - given.events // 10)
+            loop = sum(own for own, *_ in rows)
+            figures = {"cost": plain, "profiled": profiled, "loop": loop, "rows": rows[: given.top]}
+            found.append({"job": job.name, "system": system.name, **figures})
+    return found
+
+
+def _profiled(command: Callable[[Job, Place], Command], stats: Path) -> Callable[[Job, Place], Command]:
+    def made(job: Job, place: Place) -> Command:
+        (interpreter, _, module, *arguments), environment = command(job, place)
+        return [interpreter, str(PROFILED), str(stats), module, *arguments], environment
+
+    return made
+
+
+def _read(path: Path) -> Costs:
+    found: Costs = {}
+    for (file, line, name), (_, calls, own, whole, _) in pstats.Stats(str(path)).stats.items():  # type: ignore[attr-defined]  # typeshed
+        place = re.sub(r".*/(site-packages|python3\.\d+|pipeline)/", "", file)
+        key = re.sub(r" at 0x\w+", "", name) if file == "~" else f"{place}:{line} {name}"
+        before = found.get(key, (0, 0.0, 0.0))
+        found[key] = (before[0] + calls, before[1] + own, before[2] + whole)
+    return found
+
+
+def _rows(few: Costs, many: Costs, events: int) -> list[Row]:
+    """What each function cost for an event that only the many had, dearest first."""
+    found: list[Row] = []
+    for name, (calls, own, whole) in many.items():
+        calls_before, own_before, whole_before = few.get(name, (0, 0.0, 0.0))
+        found.append(
+            ((own - own_before) / events * 1e6, (whole - whole_before) / events * 1e6, calls - calls_before, name)
+        )
+    return sorted(found, reverse=True)
+
+
+def text(found: list[dict[str, Any]]) -> str:
+    parts = []
+    for one in found:
+        head = (
+            f"{one['job']}, {one['system']}: {one['cost']:.2f} µs of CPU for an event; {one['profiled']:.2f} under the profiler,"
+            f" which sees {one['loop']:.2f} in the loop's thread"
+        )
+        lines = [head, "   itself  with all   calls  function"]
+        lines += [f"  {own:7.3f}  {whole:8.3f}  {calls:6}  {name}" for own, whole, calls, name in one["rows"]]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(text(run(options(sys.argv[1:]))))
