@@ -17,6 +17,7 @@ from pipeline.core.clock import Clock
 from pipeline.core.component import Org
 from pipeline.core.errors import PermanentError, PipelineError, RequestRefusedError, TemporaryError
 from pipeline.core.source import Source
+from pipeline.engine.bounds import bounded
 from pipeline.engine.dedupe import Dedupe
 from pipeline.engine.gaps import SHED, Gap, GapLedger
 from pipeline.engine.intake import Intake
@@ -207,7 +208,7 @@ class Filler:
         start = gap.start - margin
         end = max(min(end + margin, self._clock.now()), start + 1.0)
         pieces = place.source.history(place.org, start, end, gap.progress)
-        async for piece in pieces:
+        async for piece in bounded(pieces, end - start):
             gap.fetched += len(piece.records)
             fresh = self._fresh(gap.log, place, piece.records)
             gap.known += len(piece.records) - len(fresh)

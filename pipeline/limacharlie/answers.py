@@ -19,6 +19,10 @@ MAX_UNPACKED = 256 << 20
 """Bytes that one compressed answer may grow to."""
 _LARGE = 64 << 10
 """What is longer than this is packed and unpacked beside the event loop."""
+MAX_CURSOR = 16 << 10
+"""Characters of a cursor at most; it must fit into an address."""
+MAX_EMPTY = 1000
+"""Pages without a record that may follow each other."""
 FIRST = "-"
 """The cursor of a first page."""
 
@@ -131,6 +135,8 @@ def _gzip(data: bytes) -> str:
 
 def _next(cursor: str, seen: set[str], where: str) -> str:
     """The cursor, which must be a new one: pages that lead back would never end. Raises `UnavailableError`."""
+    if len(cursor) > MAX_CURSOR:
+        raise UnavailableError(f"LimaCharlie's cursor has {len(cursor)} characters.", where=where)
     if cursor in seen:
         raise UnavailableError("LimaCharlie's pages do not lead on: the same cursor came twice.", where=where)
     seen.add(cursor)
@@ -140,11 +146,24 @@ def _next(cursor: str, seen: set[str], where: str) -> str:
 async def raw_pages(
     fetch: Callable[[str], Awaitable[Any]], key: str, where: str, *, cursor: str = FIRST
 ) -> AsyncIterator[list[bytes]]:
-    """Walk through pages like `pages`, and yield each as its records' bytes."""
+    """Walk through pages like `pages`, and yield each as its records' bytes.
+
+    Raises `UnavailableError` too where a page comes again under another cursor, or too many in a row hold nothing.
+    """
     seen = {cursor}
+    known: set[int] = set()
+    empty = 0
     while True:
         answer = table(await fetch(cursor), where)
-        yield await unpack_raw(answer.get(key), where)
+        page = await unpack_raw(answer.get(key), where)
+        digest = hash(tuple(page))
+        if page and digest in known:
+            raise UnavailableError("LimaCharlie's pages do not lead on: the same page came twice.", where=where)
+        known.add(digest)
+        empty = 0 if page else empty + 1
+        if empty > MAX_EMPTY:
+            raise UnavailableError(f"LimaCharlie's pages do not lead on: {empty} in a row hold nothing.", where=where)
+        yield page
         following = text(answer, "next_cursor")
         if not following:
             return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pipeline.core.config import Field, Section
-from pipeline.core.errors import NotFoundError
+from pipeline.core.errors import NotFoundError, UnavailableError
 from pipeline.core.source import Past
 from pipeline.core.types import Duration
 from pipeline.limacharlie import records
@@ -23,6 +23,9 @@ LISTS = ("event_white_list", "event_black_list", "cat_white_list", "cat_black_li
 """Options of an Output that choose among records by what the records themselves say."""
 ASLEEP = 7 * 86400.0
 """A sensor that was last heard of this many seconds before an interval is not asked for its events: nothing says how exact that is."""
+
+MAX_SENSORS = 2_000_000
+"""Sensors of an organization at most; a longer list has no end."""
 
 
 class BackfillConfig(Section):
@@ -139,13 +142,15 @@ async def _sensors(account: LimaCharlie, selection: Selection, start: float) -> 
     """The sensors that may have had events since ``start``, in a fixed order."""
     if selection.sid:
         return [selection.sid.lower()]
-    return sorted(
-        [
-            sensor.sid.lower()
-            async for sensor in account.sensors.list()
-            if sensor.online or sensor.alive_at is None or sensor.alive_at >= start - ASLEEP
-        ]
-    )
+    found: set[str] = set()
+    count = 0
+    async for sensor in account.sensors.list():
+        count += 1
+        if count > MAX_SENSORS:
+            raise UnavailableError(f"LimaCharlie's list of sensors does not end: {count} came.")
+        if sensor.online or sensor.alive_at is None or sensor.alive_at >= start - ASLEEP:
+            found.add(sensor.sid.lower())
+    return sorted(found)
 
 
 def _names(value: Any) -> frozenset[str]:

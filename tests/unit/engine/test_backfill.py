@@ -10,7 +10,7 @@ from pipeline.core.component import Org
 from pipeline.core.config import SourceConfig
 from pipeline.core.errors import PermissionDeniedError, RequestRefusedError, UnavailableError
 from pipeline.core.source import Past, Source
-from pipeline.engine import backfill
+from pipeline.engine import backfill, bounds
 from pipeline.engine.backfill import TRIES, Filler, Filling
 from pipeline.engine.dedupe import Dedupe
 from pipeline.engine.gaps import GapLedger
@@ -132,6 +132,22 @@ async def test_a_failure_is_tried_again_from_where_it_was(bench):
     await one.until(lambda: one.gap.state == "filled")
     assert [progress for *_, progress in one.tap.asked] == ["", "a"]
     assert (one.gap.fetched, one.gap.attempts, one.gap.text) == (3, 2, "")
+
+
+async def test_a_history_without_an_end_is_bounded(bench, monkeypatch):
+    """When more comes than such an interval can hold, the gap stays open with the reason, and is tried again later."""
+    monkeypatch.setattr(bounds, "LEAST", 100_000)
+    monkeypatch.setattr(bounds, "RATE", 100)
+    one = bench()
+    one.tap.pieces = [Past([event(number)], "") for number in range(10_000)]
+    one.clock.advance(301)
+    await one.until(lambda: one.gap.text)
+    assert (one.gap.state, one.gap.attempts) == ("closed", 1)
+    assert "did not come to an end" in one.gap.text
+    assert len(b"".join(one.taken.records)) <= 100_000 + 100 * (one.gap.end - one.gap.start + 120)
+    one.tap.pieces = one.tap.pieces[:10]
+    one.clock.advance(3600)
+    await one.until(lambda: one.gap.state == "filled")
 
 
 async def test_what_cannot_work_is_given_up(bench):

@@ -56,6 +56,27 @@ async def test_a_cursor_that_leads_nowhere_ends_in_an_error():
 
 
 @pytest.mark.parametrize(
+    ("page", "cursor", "words"),
+    [
+        ([{"n": 1}], "{}", "same page came twice"),
+        ([], "{}", "1001 in a row hold nothing"),
+        ([{"n": 1}], "{}" + "x" * 20_000, "cursor has 20001 characters"),
+    ],
+)
+async def test_cursors_that_are_new_for_ever_end_in_an_error(page, cursor, words):
+    """A page that comes again under another cursor, a long row of empty pages and an endless cursor end the walk."""
+    asked = []
+
+    async def fetch(given):
+        asked.append(given)
+        return {"events": page, "next_cursor": cursor.format(len(asked))}
+
+    with pytest.raises(UnavailableError, match=words):
+        _ = [found async for found in answers.raw_pages(fetch, "events", "GET x")]
+    assert len(asked) <= 1001
+
+
+@pytest.mark.parametrize(
     "value",
     [
         "no base64!",
