@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -36,7 +38,7 @@ class Rig:
         config = {"admin": {"listen": f"127.0.0.1:{admin}"}, "dead_letter": {"path": str(folder / "dead")}, **config}
         path.write_text(json.dumps(config))
         self.log = folder / "log"
-        self._drained = threading.Event()
+        self._stalled = threading.Event()
         command = [sys.executable, "-m", "pipeline.cli", "--log-format", "json", "run", str(path), "--no-summary"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
@@ -68,16 +70,20 @@ class Rig:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def drain(self) -> None:
-        """Read its standard output from now on, for ever."""
+        """Read its standard output until `stall`."""
         assert self.process.stdout is not None
         out = self.process.stdout
 
         def work() -> None:
             with contextlib.suppress(ValueError, OSError):
-                while os.read(out.fileno(), 1 << 20):
+                while not self._stalled.is_set() and os.read(out.fileno(), 1 << 20):
                     pass
 
         threading.Thread(target=work, daemon=True).start()
+
+    def stall(self) -> None:
+        """Read its standard output no more."""
+        self._stalled.set()
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -85,36 +91,34 @@ class Rig:
 
 
 class Flood:
-    """Sends lines to a firehose over TLS as fast as it takes them, or so many per second, from a thread, until it is closed."""
+    """Sends lines to a firehose over TLS as fast as it takes them, or so many per second, until it is closed.
+
+    A process of its own: a thread would hold up the one that measures.
+    """
 
     def __init__(self, port: int, lines: list[bytes], rate: float | None = None) -> None:
-        context = ssl._create_unverified_context()
-        self._socket = context.wrap_socket(socket.create_connection(("127.0.0.1", port)))
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._send, args=(lines, rate), daemon=True)
-        self._thread.start()
-
-    def _send(self, lines: list[bytes], rate: float | None) -> None:
-        blocks = (
-            list(_blocks(lines)) if rate is None else [b"".join(lines[at : at + 10]) for at in range(0, len(lines), 10)]
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_send, args=(port, lines, rate), daemon=True
         )
-        due = time.monotonic()
-        with contextlib.suppress(OSError):
-            while True:
-                for block in blocks:
-                    self._socket.sendall(block)
-                    if self._closed.is_set():
-                        return
-                    if rate is not None:
-                        due += 10 / rate
-                        time.sleep(max(0.0, due - time.monotonic()))
+        self._process.start()
 
     def close(self) -> None:
-        self._closed.set()
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(5)
-        self._socket.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _send(port: int, lines: list[bytes], rate: float | None) -> None:
+    context = ssl._create_unverified_context()
+    blocks = (
+        list(_blocks(lines)) if rate is None else [b"".join(lines[at : at + 10]) for at in range(0, len(lines), 10)]
+    )
+    with contextlib.suppress(OSError), context.wrap_socket(socket.create_connection(("127.0.0.1", port))) as sock:
+        due = time.monotonic()
+        for block in itertools.cycle(blocks):
+            sock.sendall(block)
+            if rate is not None:
+                due += 10 / rate
+                time.sleep(max(0.0, due - time.monotonic()))
 
 
 def _blocks(lines: list[bytes]) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
 """Does one stalled sink, or one flooded source, harm the others? ``python benchmarks/isolation.py [--seconds 60]``
 
-* stalled: a firehose is flooded; one route writes to a file, another one to a standard output that nobody reads for `--seconds`.
-  With `drop_oldest` the file's rate must stay what it was while somebody read; with `block` it must stay so until the spool is full.
+* stalled: a firehose is flooded; one route writes to a file, another one to a standard output that is read at first, and then by
+  nobody for `--seconds`. With `drop_oldest` the file's rate must stay what it was while somebody read; with `block` it must stay so
+  until the spool is full.
 * flood: detections come at 50 per second, without and then with a flood of telemetry beside them; the time from sending one to
   finding it in its file, p50 and p99.
 """
@@ -54,11 +55,14 @@ class Watch:
             prune(self.folder)
         return (self.rig.delivered("archive") - before) / (time.monotonic() - began)
 
-    def until_it_stands(self, limit: float) -> None:
-        """Return when nothing was delivered for two seconds."""
-        end = time.monotonic() + limit
-        while self.rate(2.0) > 0 and time.monotonic() < end:
-            continue
+    def until_it_stands(self, limit: float) -> tuple[float, float]:
+        """Return the rate, and for how long it lasted, until hardly anything was delivered for a second; or after ``limit``."""
+        before, began = self.rig.delivered("archive"), time.monotonic()
+        while True:
+            delivered, now = self.rig.delivered("archive"), time.monotonic()
+            rate = (delivered - before) / max(now - began, 1e-9)
+            if now - began > limit or (self.rate(1.0) < rate / 10 and now > began + 1):
+                return rate, now - began
 
 
 def stalled(kind: str, on_full: str, seconds: float, rate: float, events: list[bytes]) -> str:
@@ -78,19 +82,22 @@ def stalled(kind: str, on_full: str, seconds: float, rate: float, events: list[b
     })  # fmt: skip
     flood = Flood(port, events, rate)
     watch = Watch(rig, folder / "out")
-    # Nobody ever reads the standard output: the first lines fill the pipe, and from then on the sink is stalled.
+    rig.drain()
     try:
+        watch.rate(2.0)
+        before = watch.rate(max(5.0, seconds / 4))
+        rig.stall()  # what comes now fills the pipe, and then the sink takes nothing any more
         if on_full == "drop_oldest":
             found = watch.rate(seconds)
             dropped = rig.metric("pipeline_lane_records_total", sink="held", outcome="discarded")
-            return (
-                f"{found:,.0f} events/s reach the file over {seconds:.0f} s; the stalled lane discarded {dropped:,.0f}"
-            )
-        before = watch.rate(3.0)
-        watch.until_it_stands(seconds)
-        held = rig.metric("pipeline_spool_bytes")
-        share = held / SIZES[kind]
-        return f"{before:,.0f} events/s reach the file until the spool holds {held / MIB:.0f} MiB ({share:.0%} of max_size)"
+            end = f"over {seconds:.0f} s; the stalled lane discarded {dropped:,.0f}"
+        else:
+            found, lasted = watch.until_it_stands(seconds)
+            held = rig.metric("pipeline_spool_bytes")
+            end = f"over {lasted:.0f} s, until the spool holds {held / MIB:.0f} MiB ({held / SIZES[kind]:.0%} of max_size)"
+        return (
+            f"{before:,.0f} events/s reach the file while it is read, then {found:,.0f} ({found / before:.2f}x) {end}"
+        )
     finally:
         flood.close()
         rig.stop()
