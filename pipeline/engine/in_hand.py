@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.core.batch import LogId
@@ -22,10 +23,12 @@ class Tally:
 class InHand:
     """A step that the lane took; settled from its beginning on as its slices finish."""
 
-    __slots__ = ("done", "finished", "payloads", "refusing", "step", "taken")
+    __slots__ = ("done", "finished", "payloads", "refusing", "step", "taken", "tallies")
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, tallies: Sequence[Tally]) -> None:
         self.step = step
+        self.tallies = tallies
+        """Where what becomes of it is counted."""
         self.payloads = step.payloads
         """The step's, cut out once where single ones are asked for."""
         self.taken = 0

@@ -54,13 +54,14 @@ class Lane:
         self._spool = spool
         self._committer = committer
         self._log = log
-        self._writing = Writing(self.id, route.name, runner, self.tallies, letters, clock, log)
+        self._writing = Writing(self.id, route.name, runner, letters, clock, log)
         self._delivered = delivered
         self._shed = shed
         self._cursors: dict[LogId, int] = dict.fromkeys(logs, 0)
         self._hands: dict[LogId, deque[InHand]] = {name: deque() for name in logs}
         self._current: InHand | None = None
         self._skipped: set[LogId] = set()
+        self._apart: dict[LogId, tuple[int, Tally]] = {}
         self._wake = asyncio.Event()
         self._hurried = False
         self._hasty = False
@@ -87,8 +88,8 @@ class Lane:
         return self._cursors[log]
 
     def skip(self, log: LogId, end: int) -> None:
-        tally = self.tallies[log]
-        tally.discarded["spool_full"] = tally.discarded.get("spool_full", 0) + end - self._cursors[log]
+        for tally in self._counting(log, self._cursors[log]):
+            tally.discarded["spool_full"] = tally.discarded.get("spool_full", 0) + end - self._cursors[log]
         self._shed(log, self._cursors[log], end)
         self._cursors[log] = end
         self._skipped.add(log)
@@ -114,6 +115,12 @@ class Lane:
         """Begin at a restored position; what lies between it and the log's end is carried over."""
         self._cursors[log] = position
         self.tallies[log].carried = end - position
+
+    def count_apart(self, log: LogId, first: int) -> Tally:
+        """Count what becomes of the records from this number on in another tally too; until the next call for the log."""
+        tally = Tally()
+        self._apart[log] = (first, tally)
+        return tally
 
     def waiting(self, log: LogId) -> int:
         """Records and payloads of this log that are not settled yet."""
@@ -232,16 +239,16 @@ class Lane:
         else:
             step = Step(batch, max(0, position - batch.first))
             step.filtered = len(batch.records) - step.start
-        tally = self.tallies[log]
         self._cursors[log] = batch.end
-        tally.derived += step.derived
-        tally.filtered += step.filtered
-        tally.in_hand += len(step.payloads) + len(step.refusals)
-        hand = InHand(step)
+        hand = InHand(step, self._counting(log, batch.first))
+        for tally in hand.tallies:
+            tally.derived += step.derived
+            tally.filtered += step.filtered
+            tally.in_hand += len(step.payloads) + len(step.refusals)
         self._hands[log].append(hand)
         if step.refusals:
             try:
-                await self._writing.refuse(step)
+                await self._writing.refuse(hand)
             except Left:
                 return None
             hand.refusing = False
@@ -250,10 +257,15 @@ class Lane:
             return None
         return hand
 
+    def _counting(self, log: LogId, first: int) -> Sequence[Tally]:
+        """Where records from this number on are counted."""
+        apart = self._apart.get(log)
+        return (self.tallies[log],) if apart is None or first < apart[0] else (self.tallies[log], apart[1])
+
     def _lost(self, log: LogId, count: int) -> None:
         """Records that the spool itself no longer has."""
-        tally = self.tallies[log]
-        tally.discarded["spool_damage"] = tally.discarded.get("spool_damage", 0) + count
+        for tally in self._counting(log, self._cursors[log]):
+            tally.discarded["spool_damage"] = tally.discarded.get("spool_damage", 0) + count
         self._log.error("The spool lost records.", lane=self.id, log=str(log), records=count)
 
     def _slice(self, hand: InHand, room_events: int, room_bytes: int, *, first: bool) -> Slice | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,6 @@ WINDOW = 4 << 20
 """Bytes of a replay that wait in the spool at most: others need it more."""
 PATIENCE = 1.0
 """Seconds after which a replay that waits for lanes looks what they are busy with."""
-_OUTCOMES = ("delivered", "filtered", "rejected", "discarded")
 
 
 class Request(BaseModel):
@@ -104,7 +103,7 @@ class Replayer:
         async with self._lock:
             began = time.monotonic()
             self._waiting.clear()
-            before: dict[tuple[str, LogId], Tally] = {}
+            counts: dict[tuple[str, LogId], Tally] = {}
             pace = _Pace(request.rate)
             try:
                 async for pieces in supply.pieces(self._window // 4):
@@ -112,7 +111,7 @@ class Replayer:
                     for run in pace.runs(pieces):
                         if not request.dry_run:
                             await pace.wait(len(run))
-                            await self._feed(run, report, supply, before)
+                            await self._feed(run, report, supply, counts)
                         self._count(run, report)
                         report.read, report.skipped, report.problems = supply.read, supply.skipped, supply.problems
                 report.total, report.read = supply.total, supply.read
@@ -125,7 +124,7 @@ class Replayer:
                 report.skipped, report.problems = supply.skipped, supply.problems
                 if not request.dry_run:
                     await asyncio.shield(asyncio.ensure_future(supply.settle(self._barrier, final=True)))
-                report.outcomes = self._outcomes(before)
+                report.outcomes = _outcomes(counts.values())
                 report.waits_for = []
                 report.seconds = round(time.monotonic() - began, 3)
 
@@ -134,13 +133,13 @@ class Replayer:
             await self._plan.spool.commit({}, {})  # puts all that is accepted on the disk
 
     async def _feed(
-        self, pieces: Sequence[Piece], report: Report, supply: Supply, before: dict[tuple[str, LogId], Tally]
+        self, pieces: Sequence[Piece], report: Report, supply: Supply, counts: dict[tuple[str, LogId], Tally]
     ) -> None:
         size = sum(len(piece.raw) for piece in pieces)
         while self._waiting and sum(entry[0] for entry in self._waiting) + size > self._window:
             await self._settle_oldest(supply, report)
         for log in {piece.log: None for piece in pieces}:
-            await self._prepare(log, before)
+            await self._prepare(log, counts)
         spool = self._plan.spool
         batches = _batches(pieces)
         tasks = [asyncio.ensure_future(spool.append(batch)) for batch, _ in batches]
@@ -189,30 +188,16 @@ class Replayer:
             if piece.done is not None:
                 piece.done()
 
-    async def _prepare(self, log: LogId, before: dict[tuple[str, LogId], Tally]) -> None:
-        """Make the log, and remember where its lanes' counts stand."""
+    async def _prepare(self, log: LogId, counts: dict[tuple[str, LogId], Tally]) -> None:
+        """Make the log, and let its lanes count apart what becomes of the records of this replay: earlier ones may wait there."""
         lanes = self._plan.readers(log)
         if not lanes:
             raise UsageError(f"nothing reads {log}")
         await self._plan.spool.add(log, lanes)
         for lane in lanes:
             lane.add(log)
-            if (lane.id, log) not in before:
-                now = before[lane.id, log] = Tally()
-                tally = lane.tallies[log]
-                for name in _OUTCOMES[:3]:
-                    setattr(now, name, getattr(tally, name))
-                now.discarded = dict(tally.discarded)
-
-    def _outcomes(self, before: dict[tuple[str, LogId], Tally]) -> dict[str, int]:
-        found = dict.fromkeys(_OUTCOMES, 0)
-        for lane in self._plan.lanes:
-            for log, tally in lane.tallies.items():
-                if (was := before.get((lane.id, log))) is not None:
-                    for name in _OUTCOMES[:3]:
-                        found[name] += getattr(tally, name) - getattr(was, name)
-                    found["discarded"] += sum(tally.discarded.values()) - sum(was.discarded.values())
-        return found
+            if (lane.id, log) not in counts:
+                counts[lane.id, log] = lane.count_apart(log, self._plan.spool.stats()[log].end)
 
     def _busy(self, places: Sequence[tuple[LogId, int]]) -> list[str]:
         lanes = {lane.id: lane for log, _ in places for lane in self._plan.readers(log)}
@@ -222,6 +207,16 @@ class Replayer:
         for piece in pieces:
             way = describe(piece.log)
             report.targets[way] = report.targets.get(way, 0) + 1
+
+
+def _outcomes(tallies: Iterable[Tally]) -> dict[str, int]:
+    found = {"delivered": 0, "filtered": 0, "rejected": 0, "discarded": 0}
+    for tally in tallies:
+        found["delivered"] += tally.delivered
+        found["filtered"] += tally.filtered
+        found["rejected"] += tally.rejected
+        found["discarded"] += sum(tally.discarded.values())
+    return found
 
 
 def describe(log: LogId) -> str:

@@ -17,7 +17,7 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.config.model import Config
-from pipeline.core.errors import PipelineError, UsageError
+from pipeline.core.errors import PipelineError, UnavailableError, UsageError
 from pipeline.engine.build import Plan
 from pipeline.engine.fill_request import FillReport, FillRequest
 from pipeline.engine.replay import Replayer, Report, Request
@@ -37,7 +37,9 @@ _REQUEST: TypeAdapter[Request | FillRequest] = TypeAdapter(
     Annotated[Request | FillRequest, Field(discriminator="kind")]
 )
 _VISITORS = 8
-"""Connections at once."""
+"""Connections at once; as many more are told that there are too many."""
+FAREWELL = 1.0
+"""Seconds in which whoever is sent away must have asked."""
 
 
 def address(config: Config) -> Path:
@@ -96,13 +98,14 @@ class _Server:
     async def visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
         task = asyncio.current_task()
-        if task is None or len(self._visits) >= _VISITORS:
+        if task is None or len(self._visits) >= 2 * _VISITORS:
             writer.close()
             return
+        crowded = len(self._visits) >= _VISITORS
         self._visits.add(task)
         try:
             with contextlib.suppress(ConnectionError, TimeoutError):
-                await self._answer(reader, writer)
+                await (_send_away if crowded else self._answer)(reader, writer)
         except asyncio.CancelledError:
             pass  # the process stops
         finally:
@@ -168,6 +171,18 @@ class _Server:
             await asyncio.wait(ends)
         if not work.cancelled():
             work.result()
+
+
+async def _send_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say that there are too many already. What was asked is read first: a connection that ends before that loses the answer."""
+    async with asyncio.timeout(FAREWELL):
+        with contextlib.suppress(ValueError):  # a longer line than any request's
+            await reader.readline()
+        fix = "Try again when one of them is over."
+        await _say(
+            writer,
+            error=_plain(UnavailableError(f"the pipeline serves {_VISITORS} replays and fills already", fix=fix)),
+        )
 
 
 async def _say(writer: asyncio.StreamWriter, **line: Any) -> None:

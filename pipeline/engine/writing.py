@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.batch import LogId
 from pipeline.core.clock import Clock
 from pipeline.core.errors import Partial, Rejected, RetryLater, UnavailableError
 from pipeline.core.items import Items, Part
 from pipeline.engine.delivery import Left, SinkRunner
-from pipeline.engine.in_hand import Slice, Tally
+from pipeline.engine.in_hand import InHand, Slice
 from pipeline.engine.letters import LaneLetters, letter
-from pipeline.engine.route import Step
 from pipeline.kit.backoff import Backoff
 from pipeline.kit.log import Logger
 
@@ -64,7 +62,6 @@ class Writing:
         lane: str,
         route: str,
         runner: SinkRunner,
-        tallies: Mapping[LogId, Tally],
         letters: LaneLetters,
         clock: Clock,
         log: Logger,
@@ -74,7 +71,6 @@ class Writing:
         self._lane = lane
         self._route = route
         self._runner = runner
-        self._tallies = tallies
         self._letters = letters
         self._clock = clock
         self._log = log
@@ -113,7 +109,7 @@ class Writing:
                         again = None
                 rest, refused = self._sort(rest, failures, attempts, first_attempt)
                 while refused:
-                    await self._bury(refused[0].lines, self._tallies[refused[0].rest.part.log])
+                    await self._bury(refused[0].lines, refused[0].rest.piece.hand)
                     del refused[0]
                 if again is not None:
                     self.busy_with = f"waiting to try again: {again}"
@@ -126,9 +122,10 @@ class Writing:
         _finish(slices, [])
         return mark
 
-    async def refuse(self, step: Step) -> None:
+    async def refuse(self, hand: InHand) -> None:
         """Put what filters refused into the dead letter. Raises `Left` when the lane is told to leave before there is room."""
-        batch, now = step.batch, self._clock.now()
+        step, now = hand.step, self._clock.now()
+        batch = step.batch
         lines = [
             letter(
                 refusal.payload,
@@ -145,7 +142,7 @@ class Writing:
             )
             for refusal in step.refusals
         ]
-        await self._bury(lines, self._tallies[batch.log])
+        await self._bury(lines, hand)
 
     def _checked(self, partial: Partial, count: int) -> _Verdicts:
         """The verdicts, if they are about items that there are; else the sink is wrong and nothing counts as stored."""
@@ -172,9 +169,9 @@ class Writing:
             base += count
             payloads = list(part.payloads) if verdicts else part.payloads
             stored = count - len(verdicts)
-            tally = self._tallies[part.log]
-            tally.delivered += stored
-            tally.in_hand -= stored
+            for tally in one.piece.hand.tallies:
+                tally.delivered += stored
+                tally.in_hand -= stored
             self._runner.sent_records += stored
             self._runner.sent_bytes += part.size - sum(len(payloads[index]) for index in verdicts)
             rejected = {index: verdict for index, verdict in verdicts.items() if isinstance(verdict, Rejected)}
@@ -210,7 +207,7 @@ class Writing:
             changed=one.piece.is_changed(one.place(index)),
         )
 
-    async def _bury(self, lines: Sequence[bytes], tally: Tally) -> None:
+    async def _bury(self, lines: Sequence[bytes], hand: InHand) -> None:
         """Store dead letters, waiting as long as there is no room for them. Raises `Left`."""
         backoff = Backoff(1.0, 10.0)
         while True:
@@ -223,8 +220,9 @@ class Writing:
                 await self._runner.pause(backoff.next())
             else:
                 self.busy_with = ""
-                tally.rejected += len(lines)
-                tally.in_hand -= len(lines)
+                for tally in hand.tallies:
+                    tally.rejected += len(lines)
+                    tally.in_hand -= len(lines)
                 return
 
 

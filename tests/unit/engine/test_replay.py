@@ -288,6 +288,35 @@ async def test_a_replay_that_is_broken_off_while_it_waits_is_no_error(tmp_path, 
         assert (report.accepted, report.complete, scene.left("lanes/all.one")) == (1, False, [])
 
 
+@pytest.mark.parametrize("spool", ["memory", "disk"])
+async def test_a_report_counts_its_own_records_alone(tmp_path, spool):
+    """What an earlier replay left in the same log, delivered and rejected meanwhile, is not in the outcomes of the next one."""
+    async with Scene(tmp_path, spool) as scene:
+        (lane,) = (lane for lane in scene.plan.lanes if lane.id == "all/one")
+        log = LogId("tap", "", "all/one")
+        await scene.plan.spool.add(log, [lane])
+        lane.add(log)
+        sink, gate = scene.plan.sinks["one"].sink, asyncio.Event()
+        write = sink.write
+
+        async def held(items: Items) -> None:
+            await gate.wait()
+            await write(items)
+
+        sink.write = held  # type: ignore[method-assign]
+        for _ in range(10):
+            await scene.plan.spool.append(Batch([b'{"old":1}', b'{"bad":1}'] * 5, log, "event", 5.0, "replay"))
+        scene.put("lanes/all.one", *(of_sink(f'{{"n":{number}}}') for number in range(20)), of_sink('{"bad":2}'))
+        replaying = asyncio.ensure_future(scene.replay("all/one"))
+        async with asyncio.timeout(10):
+            while lane.waiting(log) < 121:
+                await asyncio.sleep(0.01)
+        gate.set()
+        report = await replaying
+        assert report.outcomes == {"delivered": 20, "filtered": 0, "rejected": 1, "discarded": 0}
+        assert (lane.tallies[log].delivered, lane.tallies[log].rejected) == (70, 51)
+
+
 async def test_a_keep_leaves_the_letters(tmp_path):
     """With `keep` the letters stay where they are."""
     async with Scene(tmp_path) as scene:

@@ -78,11 +78,14 @@ async def test_a_request_has_a_longest_size(scene, monkeypatch):
 
 
 async def test_who_says_nothing_is_left(scene, monkeypatch):
-    """A connection without a request ends after a while; so many may be open, and no more."""
+    """A connection without a request ends after a while; so many may be open, and one more is told so."""
     monkeypatch.setattr(replay_server, "PATIENCE", 0.3)
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(10):
         idle = [await stack.enter_async_context(dialing(scene)) for _ in range(replay_server._VISITORS)]
-        assert await say(scene, b"x\n") == []
+        (answer,) = await say(scene, b"x\n")
+        assert (answer["error"]["code"], answer["error"]["what"]) == (
+            "unavailable", "the pipeline serves 8 replays and fills already"
+        )  # fmt: skip
         assert [await reader.read() for reader, _ in idle] == [b""] * len(idle)
     assert len(await say(scene, b"x\n")) == 1
 
