@@ -1,6 +1,7 @@
 """All benchmarks, one after the other, with one table at the end: ``python -m benchmarks [--quick] [--rounds 3] [--minutes 3]``.
 
-`python -m benchmarks.flow`, `.micro` and `.soak` run one of them, with more options.
+`python -m benchmarks.flow`, `.micro`, `.soak`, `.memory` and `.profile` run one of them, with more options. With ``--page`` the
+tables in docs/performance.md are made anew from this run.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import signal
 import sys
 import time
 
-from benchmarks import flow, micro, report, soak
+from benchmarks import flow, memory, micro, page, profile, report, soak
+
+PROFILED = ["json-file", "raw-file", "raw-kafka", "--systems", "lc-pipeline,lc-pipeline (full decode)", "--top", "16"]
+"""What is profiled, each with what takes the most."""
 
 
 def main() -> None:
@@ -19,6 +23,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=200_000, help="of the flow")
     parser.add_argument("--minutes", type=float, default=3.0, help="of the soak")
     parser.add_argument("--quick", action="store_true", help="few events, one round, no other programs: does it run?")
+    parser.add_argument("--page", action="store_true", help="write the tables into docs/performance.md, too")
     given = parser.parse_args()
     quick = ["--quick"] if given.quick else []
     # Told to end, it ends what it started.
@@ -28,9 +33,12 @@ def main() -> None:
         "flow": flow.run(flow.options([*quick, "--rounds", str(given.rounds), "--events", str(given.events)])),
         "micro": micro.run(micro.options([*quick, "--rounds", str(given.rounds)])),
         "soak": soak.run(soak.options([*quick, "--minutes", str(given.minutes)])),
+        "memory": memory.run(memory.options([*quick, "--seconds", "30"])),
+        "profile": profile.run(profile.options([*quick, *PROFILED])),
     }
-    report.write("bench", found)
-    print(f"It took {(time.monotonic() - began) / 60:.0f} minutes.")
+    report.write("bench", {**found, "minutes": (time.monotonic() - began) / 60})
+    if given.page:
+        page.write(report.RESULTS / ("bench-quick.json" if quick else "bench.json"))
     sys.exit(any(system["failure"] for group in found["flow"]["groups"] for system in group["systems"]))
 
 

@@ -1,4 +1,4 @@
-"""Where the time of one job goes: ``python -m benchmarks.profile [json-file] [--system lc-pipeline] [--top 25]``.
+"""Where the time of one job goes: ``python -m benchmarks.profile [json-file] [--systems lc-pipeline,…] [--top 25]``.
 
 Runs `lc-pipeline` under cProfile while it does the job and prints what each function of the event loop's thread costs for an event,
 itself and with what it calls: the thread's CPU time with many events less that with few, so that the start is not in it. The profiler
@@ -20,7 +20,7 @@ from typing import Any
 
 import trustme
 
-from benchmarks import wire
+from benchmarks import report, wire
 from benchmarks.broker import broker
 from benchmarks.corpus import corpus, first
 from benchmarks.flow import ours
@@ -39,11 +39,15 @@ def options(arguments: list[str]) -> argparse.Namespace:
         prog="benchmarks.profile", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("jobs", nargs="*", default=["json-file"], help=", ".join(JOBS))
-    parser.add_argument("--system", default="lc-pipeline", help="which way of running it, as in the table")
+    parser.add_argument("--systems", default="lc-pipeline", help="which ways of running it, as in the table")
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--framing", default="blocks", choices=["blocks", "single"])
     parser.add_argument("--top", type=int, default=25)
-    return parser.parse_args(arguments)
+    parser.add_argument("--quick", action="store_true", help="few events: does it run?")
+    found = parser.parse_args(arguments)
+    if found.quick:
+        found.events = 8000
+    return found
 
 
 def run(given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -51,7 +55,7 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     path = corpus(given.events)
     whole = first(path, given.events)
     jobs = [JOBS[name] for name in given.jobs]
-    system = next(system for system in ours.systems() if system.name == given.system)
+    systems = [system for system in ours.systems() if system.name in given.systems.split(",")]
     found = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="profile-")))
@@ -63,7 +67,7 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
         issued.private_key_pem.write_to_path(key)
         kafka = stack.enter_context(broker()) if any(job.sink == "kafka" for job in jobs) else ""
         bench = Bench(wire.build(folder), cert, key, ca, 3, kafka)
-        for job in jobs:
+        for job, system in [(job, system) for job in jobs for system in systems if job.name in system.jobs]:
             costs: dict[int, Costs] = {}
             for events in (given.events // 10, given.events):
                 stats = folder / f"{events}.stats"
@@ -107,18 +111,5 @@ def _rows(few: Costs, many: Costs, events: int) -> list[Row]:
     return sorted(found, reverse=True)
 
 
-def text(found: list[dict[str, Any]]) -> str:
-    parts = []
-    for one in found:
-        head = (
-            f"{one['job']}, {one['system']}: {one['cost']:.2f} µs of CPU for an event; {one['profiled']:.2f} under the profiler,"
-            f" which sees {one['loop']:.2f} in the loop's thread"
-        )
-        lines = [head, "   itself  with all   calls  function"]
-        lines += [f"  {own:7.3f}  {whole:8.3f}  {calls:6}  {name}" for own, whole, calls, name in one["rows"]]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
 if __name__ == "__main__":
-    print(text(run(options(sys.argv[1:]))))
+    print(report.profile(run(options(sys.argv[1:]))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -24,6 +25,7 @@ def write(name: str, found: dict[str, Any]) -> dict[str, Any]:
         "command": " ".join(["python -m", program, *sys.argv[1:]]),
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
+        "load after": f"{os.getloadavg()[0]:.1f}",
         **found,
     }
     text = markdown(whole)
@@ -36,17 +38,25 @@ def write(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def markdown(whole: dict[str, Any]) -> str:
-    parts = [
-        f"`{whole['command']}`, {whole['when']}",
-        ", ".join(f"{name}: {value}" for name, value in whole["machine"].items()),
-    ]
+    parts = [run(whole)]
     if "flow" in whole:
-        parts += [flow(whole["flow"]), "**Targets**", targets.table(whole["flow"])]
-    if "micro" in whole:
-        parts.append(micro(whole["micro"]))
-    if "soak" in whole:
-        parts.append(soak(whole["soak"]))
+        parts += [flow(whole["flow"]), "**Targets**", targets.table(whole)]
+    for name, made in (("micro", micro), ("memory", memory), ("soak", soak), ("profile", profile)):
+        if name in whole:
+            parts.append(made(whole[name]))
     return "\n\n".join(parts) + "\n"
+
+
+def run(whole: dict[str, Any]) -> str:
+    """What was run, when, and on what."""
+    lines = [
+        f"`{whole['command']}`, {whole['when']}",
+        ", ".join(f"{name}: {value}" for name, value in whole["machine"].items())
+        + f", load after: {whole['load after']}",
+    ]
+    if whole.get("minutes"):
+        lines[0] += f", {whole['minutes']:.0f} minutes"
+    return "\n\n".join(lines)
 
 
 def flow(found: dict[str, Any]) -> str:
@@ -113,3 +123,25 @@ def soak(found: dict[str, Any]) -> str:
             *(f"| {name} | {value} |" for name, value in found["figures"].items()),
         ]
     )
+
+
+def memory(found: list[dict[str, Any]]) -> str:
+    lines = ["| Resident memory | Found | Wanted | |", "|---|---|---|---|"]
+    for row in found:
+        met = "" if not row["wanted"] else "met" if row["met"] else "missed"
+        lines.append(f"| {row['what']} | {row['found']} | {row['wanted']} | {met} |")
+    return "\n".join(lines)
+
+
+def profile(found: list[dict[str, Any]]) -> str:
+    """As text: who reads it looks for names."""
+    parts = []
+    for one in found:
+        head = (
+            f"{one['job']}, {one['system']}: {one['cost']:.2f} µs of CPU for an event; {one['profiled']:.2f} under the profiler,"
+            f" which sees {one['loop']:.2f} in the loop's thread"
+        )
+        lines = [head, "   itself  with all   calls  function"]
+        lines += [f"  {own:7.3f}  {whole:8.3f}  {calls:6}  {name}" for own, whole, calls, name in one["rows"]]
+        parts.append("\n".join(lines))
+    return "```\n" + "\n\n".join(parts) + "\n```"

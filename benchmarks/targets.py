@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ class Target:
     job: str
     system: str
     beside: str
-    most: float
-    """The ratio of the two that we allow."""
+    most: float | Mapping[str, float]
+    """The ratio of the two that we allow, where it differs for each framing."""
     what: str = "cost"
 
 
@@ -34,7 +35,7 @@ TARGETS = (
             ("bare loop (projection)", 0.65),
         )
     ),
-    Target("json-file", "official SDK", OURS, 1 / 4, "rate"),
+    Target("json-file", "official SDK", OURS, {"16 KiB TLS records": 1 / 4, "one TLS record per event": 1 / 7}, "rate"),
     Target("json-file", "lc-pipeline (disk spool)", OURS, 1.2),
     Target("json-file", "lc-pipeline (2 workers)", OURS, 1.1),
     Target("bytes-file", OURS, "rsyslog", 1 / 4),
@@ -45,19 +46,24 @@ TARGETS = (
     Target("json-kafka", OURS, "Vector", 1 / 3),
     Target("json-kafka", OURS, "Fluent Bit", 1 / 3),
     Target("raw-kafka", OURS, "rsyslog", 1 / 1.4),
+    Target("json-kafka", OURS, "bare loop (projection)", 1 / 0.65),
+    Target("raw-kafka", OURS, "bare loop", 1 / 0.65),
     Target("spout-file", OURS, "official SDK", 1 / 4),
 )
 MEMORY = 60
 """MiB that one process may take."""
+STORED = 50
+"""ms within which 99 of 100 records are stored at half load."""
 
 
-def table(flow: dict[str, Any]) -> str:
+def table(whole: dict[str, Any]) -> str:
+    """Of all parts of a run that are there."""
     lines = [
         "| Job | Framing | Beside | CPU, or rate where it says so | Wanted | |",
         "|---|---|---|---|---|---|",
     ]
     peak = 0.0
-    for group in flow["groups"]:
+    for group in whole["flow"]["groups"]:
         systems = {system["name"]: system["runs"] for system in group["systems"] if system["runs"]}
         peak = max([peak, *(run["peak_mib"] for run in systems.get(OURS, ()))])
         for target in TARGETS:
@@ -65,13 +71,24 @@ def table(flow: dict[str, Any]) -> str:
                 continue
             found = _median(systems[target.system], target.what) / _median(systems[target.beside], target.what)
             names = f"{target.system} to {target.beside}" + (", rate" if target.what == "rate" else "")
-            met = "met" if found <= target.most else f"missed by {found / target.most - 1:.0%}"
-            lines.append(
-                f"| {group['job']} | {group['framing']} | {names} | {found:.2f} | ≤ {target.most:.2f} | {met} |"
-            )
-    met = "met" if peak <= MEMORY else f"missed by {peak / MEMORY - 1:.0%}"
-    lines.append(f"| all | | {OURS}, peak memory in MiB | {peak:.0f} | ≤ {MEMORY} | {met} |")
+            most = target.most if isinstance(target.most, float) else target.most[group["framing"]]
+            met = "met" if found <= most else f"missed by {found / most - 1:.0%}"
+            lines.append(f"| {group['job']} | {group['framing']} | {names} | {found:.2f} | ≤ {most:.2f} | {met} |")
+    lines.append(_most("flow, as fast as it can", f"{OURS}, peak memory in MiB", peak, MEMORY))
+    if "soak" in whole:
+        lines.append(_most("half load", "memory in MiB", whole["soak"]["rss_mib"], MEMORY))
+        lines.append(_most("half load", "stored after, 99th percentile in ms", whole["soak"]["p99_ms"], STORED))
+    lines += [
+        f"| memory | | {row['what']} | {row['found']} | {row['wanted']} | {'met' if row['met'] else 'missed'} |"
+        for row in whole.get("memory", ())
+        if row["wanted"]
+    ]
     return "\n".join(lines)
+
+
+def _most(job: str, what: str, found: float, wanted: float) -> str:
+    met = "met" if found <= wanted else f"missed by {found / wanted - 1:.0%}"
+    return f"| {job} | | {what} | {found:.0f} | ≤ {wanted:.0f} | {met} |"
 
 
 def _median(runs: list[dict[str, Any]], what: str) -> float:

@@ -18,13 +18,13 @@ FILTERS: dict[str, list[dict[str, Any]]] = {
     "bytes": [{"type": "events", "include": [KEEP]}],
     "": [],
     # The same decision, put so that each record must be decoded whole: a field and what it is inside of cannot be picked out together,
-    # and a pattern names no bytes to look for.
+    # and a word in whatever case names no bytes to look for.
     "whole": [
         {
             "type": "match",
             "op": "and",
             "rules": [
-                {"op": "matches", "path": "routing/event_type", "re": f"^{KEEP}$"},
+                {"op": "is", "path": "routing/event_type", "value": KEEP, "case sensitive": False},
                 {"op": "exists", "path": "routing"},
             ],
         }

@@ -178,7 +178,15 @@ def _figures(
         f"on the disk after (sync: {given.sync}), ms: p50, p99, most": _three(synced),
         "memory, MiB: after a quarter, at the end, most": f"{warm[0]:.0f}, {warm[-1]:.0f}, {max(rss):.0f}",
     }
-    found = {"minutes": given.minutes, "rate": rate, "figures": figures, "samples": samples, "series": series}
+    found = {
+        "minutes": given.minutes,
+        "rate": rate,
+        "figures": figures,
+        "rss_mib": max(rss),
+        "p99_ms": percentile(written, 0.99) * 1000,
+        "samples": samples,
+        "series": series,
+    }
     draw(found, RESULTS / "soak.png")
     return found
 
