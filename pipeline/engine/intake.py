@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 
 from pipeline.core.batch import MAX_RECORDS, Batch, LogId, Origin, Receipt
 from pipeline.core.clock import Clock
@@ -12,8 +13,11 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.lines import Lines
 from pipeline.core.spool import Spool
 from pipeline.engine.letters import SHUTDOWN, SourceLetters
+from pipeline.kit.utf8 import is_utf8
 
 _OPEN, _CLOSE = frozenset(b"{"), frozenset(b"}")
+_FIRST, _LAST = itemgetter(0), itemgetter(-2)
+"""A line's bytes between which its record is."""
 
 
 class Intake:
@@ -109,16 +113,9 @@ class Intake:
         if self._config.format != "json":
             if b"\n" in lines:
                 return False
-        elif {line[0] for line in lines} != _OPEN or {line[-2] for line in lines} != _CLOSE:
+        elif set(map(_FIRST, lines)) != _OPEN or set(map(_LAST, lines)) != _CLOSE:
             return False
-        try:
-            if not block.block.isascii():
-                for line in lines:
-                    if not line.isascii():
-                        line.decode()
-        except UnicodeDecodeError:
-            return False
-        return True
+        return is_utf8(block.block)
 
     def _sort(self, raws: Sequence[bytes], log: LogId, stream: str) -> list[bytes]:
         """Keep the good records; the others go to the source's dead letter with what is wrong with them."""

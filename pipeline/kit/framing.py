@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Literal
 
 import orjson
@@ -23,6 +24,7 @@ TURN = 2048
 
 _LF, _LESS = b"\n<"
 _BRACE = frozenset(b"{")
+_FIRST = itemgetter(0)
 _DIGITS = frozenset(b"0123456789")
 
 _COUNT = re.compile(rb"([1-9]\d{0,8}) (?=\{|<\d{1,3}>)")
@@ -141,7 +143,7 @@ class Framer:
         block = b"".join((tail, memoryview(data)[:end])) if tail or end < len(data) else data
         stream = io.BytesIO(block)
         lines = list(islice(stream, TURN))
-        if {line[0] for line in lines} != _BRACE or b"\r" in block:
+        if set(map(_FIRST, lines)) != _BRACE or b"\r" in block:
             return None
         if len(block) > self._max_record and max(map(len, lines)) > self._max_record + 1:
             return None
