@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from operator import itemgetter
 
 from pipeline.core.batch import MAX_RECORDS, Batch, LogId, Origin, Receipt
@@ -151,11 +153,13 @@ def _cut(block: Lines, lines: Sequence[bytes], max_bytes: int) -> list[Lines]:
     if len(lines) <= MAX_RECORDS and block.size <= max_bytes:
         return [block]
     runs: list[Lines] = []
-    start = size = 0
-    for index, line in enumerate(lines):
-        if index > start and (index - start >= MAX_RECORDS or size + len(line) - 1 > max_bytes):
-            runs.append(Lines(b"".join(lines[start:index]), index - start))
-            start, size = index, 0
-        size += len(line) - 1
-    runs.append(Lines(b"".join(lines[start:]), len(lines) - start))
+    start = at = 0
+    while start < len(lines):
+        sizes = list(map(len, lines[start : start + MAX_RECORDS]))
+        if (size := sum(sizes)) - len(sizes) > max_bytes:
+            fitting = bisect_right(list(accumulate(one - 1 for one in sizes)), max_bytes)
+            sizes = sizes[: max(1, fitting)]
+            size = sum(sizes)
+        runs.append(Lines(block.block[at : at + size], len(sizes)))
+        start, at = start + len(sizes), at + size
     return runs

@@ -18,6 +18,8 @@ from pipeline.sources.firehose_budget import Budget
 
 HELD_MAX = 1 << 20
 """Bytes of records that wait for the first one that names the organization."""
+READ_AHEAD = 512 << 10
+"""Bytes of records that a connection may collect while others of it are on their way: what waits for the disk goes there together."""
 _OBJECT_COST = 48
 """Bytes that a record costs beside its own."""
 
@@ -54,7 +56,7 @@ class Host(Protocol):
 
 
 class Connection(Receiver):
-    """Reads while its last records are on their way, one read ahead at most."""
+    """Reads while its last records are on their way, about `READ_AHEAD` bytes at most."""
 
     def __init__(
         self,
@@ -162,7 +164,7 @@ class Connection(Receiver):
         reads = not (
             self._at_end
             or self._framer.ahead
-            or (self.sending and self._parts)
+            or (self.sending and self._size >= READ_AHEAD)
             or (self._budget.short and self._budget.leader is not self)
         )
         if reads != self._reads:
