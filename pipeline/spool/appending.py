@@ -116,7 +116,7 @@ class Appender:
             size += entry.cost
             taken += 1
         del self._ready[:taken]
-        jobs: list[tuple[LogWriter, list[Pieces]]] = []
+        jobs: list[tuple[LogWriter, list[Pieces], bool]] = []
         for name, entries in by_log.items():
             log = self._logs[name]
             log.in_flight = len(entries)
@@ -125,11 +125,12 @@ class Appender:
             for entry in entries:
                 frames.append((first, encode(entry.batch, first)))
                 first += len(entry.batch.records)
-            jobs.append((log.writer, frames))
+            # A lane that is far behind reads from the disk, and had better find it in the page cache.
+            jobs.append((log.writer, frames, log.recent_size > RECENT_SIZE // 2))
         self._writing = True
         self._worker.start(partial(self._write, jobs, size), partial(self._written, by_log))
 
-    def _write(self, jobs: Sequence[tuple[LogWriter, Sequence[Pieces]]], size: int) -> list[_Outcome]:
+    def _write(self, jobs: Sequence[tuple[LogWriter, Sequence[Pieces], bool]], size: int) -> list[_Outcome]:
         """In the thread."""
         if self._free < size or time.monotonic() > self._looked + SYNC_INTERVAL:
             try:
@@ -141,7 +142,7 @@ class Appender:
             if self._free < size:
                 return [([], OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))] * len(jobs)
         self._free -= size
-        return [writer.write(frames, sync=self._full_sync) for writer, frames in jobs]
+        return [writer.write(frames, sync=self._full_sync, cached=cached) for writer, frames, cached in jobs]
 
     def _written(self, by_log: Mapping[LogId, Sequence[Entry]], outcome: Callable[[], list[_Outcome]]) -> None:
         self._writing = False

@@ -18,6 +18,7 @@ from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Posi
 from pipeline.core.types import Size
 from pipeline.kit import log as logs
 from pipeline.spool.appending import SYNC_INTERVAL, Appender
+from pipeline.spool.blocks import BLOCK, Blocks
 from pipeline.spool.folder import SpoolFolder
 from pipeline.spool.log import DiskLog, Entry
 from pipeline.spool.reading import Reader
@@ -32,6 +33,8 @@ from pipeline.spool.writing import LogWriter
 SEGMENT_SIZE = 64 << 20
 """Bytes of a segment at most, unless it holds one larger batch."""
 SMALLEST_SEGMENT = 64 << 10
+DIRECT_SEGMENT = 4 << 20
+"""Bytes of a segment at least into which blocks are written past the page cache: a block more or less must not count."""
 REPLAY_SEGMENT = 1 << 20
 """Bytes of a segment of replayed records at most: what is over should soon be deleted."""
 _LONGEST_NAME = 255
@@ -70,6 +73,7 @@ class DiskSpool:
         self._folder = SpoolFolder(config.path)
         self._damaged_size = config.max_size // 8
         self._log = logs.get(component="spool")
+        self._blocks = Blocks()
         self._logs: dict[LogId, DiskLog] = {}
         self._stats: dict[LogId, LogStats] = {}
         self._workers: list[Worker] = []
@@ -117,11 +121,12 @@ class DiskSpool:
     def _enter(self, name: LogId, found: Recovered) -> DiskLog:
         last = found.segments[-1] if found.segments else None
         size = min(self._segment_size, REPLAY_SEGMENT) if name.replay else self._segment_size
-        log = DiskLog(name, found.segments, found.end, LogWriter(self._folder.log(name), size, last))
+        blocks = self._blocks if size >= DIRECT_SEGMENT else None
+        log = DiskLog(name, found.segments, found.end, LogWriter(self._folder.log(name), size, last, blocks))
         log.dropped = found.dropped
         self._logs[name] = log
         self._stats[name] = log.stats
-        self._shares.charge(name, log.stats.bytes)
+        self._shares.charge(name, log.stats.bytes + (BLOCK if blocks else 0))  # its last block may be begun
         return log
 
     async def add(self, log: LogId, lanes: Sequence[LanePort]) -> None:

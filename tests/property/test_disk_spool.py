@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from pipeline.core.batch import Batch, LogId
 from pipeline.kit import log as logs
-from pipeline.spool import folder, writing
+from pipeline.spool import disk, folder, writing
 from pipeline.spool.disk import DiskSpool, DiskSpoolConfig
 from pipeline.spool.inspection import survey, verify
 
@@ -79,8 +79,11 @@ class DiskSpoolMachine(RuleBasedStateMachine):
     @initialize(
         sync=strategies.sampled_from(["full", "normal"]),
         policies=strategies.tuples(*[strategies.sampled_from(["block", "drop_oldest"])] * 2),
+        direct=strategies.sampled_from([0, 20_000, 1 << 30]),
     )
-    def begin(self, sync: str, policies: tuple[str, str]) -> None:
+    def begin(self, sync: str, policies: tuple[str, str], direct: int) -> None:
+        """``direct`` says which writes go past the page cache: all, the larger ones, none."""
+        disk.DIRECT_SEGMENT, writing.DIRECT_FROM = 0, direct
         self.sync_mode = sync
         self.lanes = [ModelLane(f"r/{number}", policy) for number, policy in enumerate(policies)]
         self.runner.run(self.open())

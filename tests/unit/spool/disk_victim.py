@@ -1,4 +1,6 @@
-"""Appends, reads and commits until it kills itself at a given point: ``FOLDER SYNC POINT MOMENT NUMBER ON_FULL TURNS``.
+"""Appends, reads and commits until it kills itself at a given point: ``FOLDER SYNC WAY POINT MOMENT NUMBER ON_FULL TURNS``.
+
+With the way ``blocks`` all frames are written past the page cache, as large ones are; with ``cached`` none.
 
 It tells on stdout what it was promised: ``accepted END``, ``committing POSITION``, ``committed POSITION``, ``skipped START END``.
 """
@@ -15,7 +17,7 @@ from typing import Any
 
 from pipeline.core.batch import LogId
 from pipeline.kit import log as logs
-from pipeline.spool import folder, room, state, writing
+from pipeline.spool import blocks, disk, folder, room, state, writing
 
 spec = importlib.util.spec_from_file_location("disk_driver", Path(__file__).with_name("disk_driver.py"))
 assert spec is not None
@@ -23,6 +25,9 @@ assert spec.loader is not None
 disk_driver = importlib.util.module_from_spec(spec)
 sys.modules["disk_driver"] = disk_driver
 spec.loader.exec_module(disk_driver)
+
+
+SECTOR = 512
 
 
 class Replaced:
@@ -40,10 +45,13 @@ def deadly(function: Callable[..., Any], moment: str, number: int) -> Callable[.
     def call(*args: Any, **options: Any) -> Any:
         left[0] -= 1
         if left[0] == 0:
-            if moment == "within":  # only of a write: half of it reaches the file
-                fd, pieces, at = args
-                data = b"".join(pieces)
-                os.pwrite(fd, data[: random.randrange(1, len(data))], at)
+            if moment == "within":  # only of a write: a part of it reaches the file
+                fd, data, at = args
+                if isinstance(data, memoryview):
+                    os.pwrite(fd, data[: SECTOR * random.randrange(1, len(data) // SECTOR)], at)
+                else:
+                    data = b"".join(data)
+                    os.pwrite(fd, data[: random.randrange(1, len(data))], at)
             elif moment == "after":
                 function(*args, **options)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -58,6 +66,8 @@ def arm(point: str, moment: str, number: int) -> None:
         case "write" | "create" | "header":
             name = {"write": "pwritev", "create": "open", "header": "pwrite"}[point]
             writing.os = Replaced(name, deadly(getattr(os, name), moment, number))  # type: ignore[attr-defined]
+        case "blocks":
+            blocks.os = Replaced("pwrite", deadly(os.pwrite, moment, number))  # type: ignore[attr-defined]
         case "datasync" | "sync_directory":
             setattr(writing, point, deadly(getattr(folder, point), moment, number))
         case "unlink":
@@ -74,8 +84,10 @@ def tell(*words: object) -> None:
 
 
 async def main() -> None:
-    path, sync, point, moment, number, on_full, *turns = sys.argv[1:]
+    path, sync, way, point, moment, number, on_full, *turns = sys.argv[1:]
     logs.configure("error")
+    disk.DIRECT_SEGMENT = 0 if way == "blocks" else 1 << 30
+    writing.DIRECT_FROM = 0
     lane = disk_driver.FakeLane(on_full=on_full)
     name = LogId("a")
 

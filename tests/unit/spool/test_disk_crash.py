@@ -13,6 +13,7 @@ from .disk_driver import Promises
 VICTIM = Path(__file__).with_name("disk_victim.py")
 POINTS = [
     ("write", "before", 3), ("write", "within", 20), ("write", "after", 40),
+    ("blocks", "before", 5), ("blocks", "within", 10), ("blocks", "within", 23), ("blocks", "after", 30),
     ("datasync", "before", 5), ("datasync", "after", 21), ("datasync", "before", 17),
     ("create", "before", 2), ("create", "after", 3),
     ("header", "before", 2), ("header", "after", 2),
@@ -32,7 +33,8 @@ if upto := int(os.environ.get("LC_PIPELINE_KILLS", "0")):  # each point at each 
 async def test_a_kill_loses_nothing(tmp_path: Path, point: str, moment: str, number: int, on_full: str) -> None:
     """After the kill the spool is whole, no position is ahead of what was committed, and all that was accepted is there."""
     sync = "normal" if number % 2 else "full"
-    arguments = [str(tmp_path), sync, point, moment, str(number), on_full]
+    way = "blocks" if point == "blocks" or (point != "write" and on_full == "block") else "cached"
+    arguments = [str(tmp_path), sync, way, point, moment, str(number), on_full]
     ended = subprocess.run([sys.executable, str(VICTIM), *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     promises = Promises()

@@ -72,23 +72,32 @@ def heard(process: subprocess.Popen[bytes]) -> list[str]:
     reason="needs root, loop devices and mkfs",
 )
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("sync", "on_full"), [("full", "block"), ("full", "drop_oldest"), ("normal", "block")])
-async def test_a_power_cut_loses_nothing_that_was_synced(tmp_path: Path, sync: str, on_full: str) -> None:
+@pytest.mark.parametrize(
+    ("sync", "on_full", "way"),
+    [
+        ("full", "block", "cached"),
+        ("full", "block", "blocks"),
+        ("full", "drop_oldest", "cached"),
+        ("normal", "block", "cached"),
+        ("normal", "drop_oldest", "blocks"),
+    ],
+)
+async def test_a_power_cut_loses_nothing_that_was_synced(tmp_path: Path, sync: str, on_full: str, way: str) -> None:
     """With `full` all that was accepted is there after the power came back; with `normal` nothing is torn or out of order."""
     memory = Path("/dev/shm")
     base = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else tmp_path))
     try:
-        await cut(base, sync, on_full)
+        await cut(base, sync, on_full, way)
     finally:
         shutil.rmtree(base)
 
 
-async def cut(base: Path, sync: str, on_full: str) -> None:
+async def cut(base: Path, sync: str, on_full: str, way: str) -> None:
     image = base / "disk.img"
     with image.open("wb") as file:
         file.truncate(IMAGE)
     run("mkfs.ext4", "-q", "-F", str(image))
-    rng = random.Random(f"{sync} {on_full}")
+    rng = random.Random(f"{sync} {on_full} {way}")
     promises = Promises()
     try:
         disk = mounted(image, "commit=300")  # its own commits must not hide a missing sync
@@ -96,7 +105,7 @@ async def cut(base: Path, sync: str, on_full: str) -> None:
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no loop device may be mounted here: {error.stderr.decode().strip()}")
     process = subprocess.Popen(
-        [sys.executable, str(VICTIM), str(folder), sync, "none", "before", "1", on_full, "1000000"],
+        [sys.executable, str(VICTIM), str(folder), sync, way, "none", "before", "1", on_full, "1000000"],
         stdout=subprocess.PIPE,
     )
     try:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.core.batch import Batch, LogId
-from pipeline.spool import appending
+from pipeline.spool import appending, blocks, disk, writing
 
 from .disk_driver import MIB, A, B, FakeLane, batch, fill, findings, records, segments, spooling, total_size
 
@@ -208,13 +208,11 @@ async def test_a_full_disk_makes_appends_wait(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("sync", ["full", "normal"])
-@pytest.mark.parametrize("call", ["pwritev", "datasync"])
+@pytest.mark.parametrize("call", ["pwritev", "pwrite", "datasync"])
 async def test_a_write_that_fails_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: str, call: str
 ) -> None:
     """Whatever part of a write fails, the frame comes whole, once, and a restart finds no damage."""
-    from pipeline.spool import writing
-
     failures = iter([True, False, True, True])
 
     def failing_write(fd: int, pieces: list[bytes], at: int) -> int:
@@ -223,15 +221,26 @@ async def test_a_write_that_fails_is_done_again(
             raise OSError(errno.EIO, "no")
         return os.pwritev(fd, pieces, at)
 
+    def failing_block_write(fd: int, data: memoryview, at: int) -> int:
+        if next(failures, False):
+            os.pwrite(fd, data[:4096], at)
+            raise OSError(errno.EIO, "no")
+        return os.pwrite(fd, data, at)
+
     def failing_sync(fd: int) -> None:
         if next(failures, False):
             raise OSError(errno.EIO, "no")
         os.fsync(fd)
 
     lane = FakeLane()
+    if call == "pwrite":
+        monkeypatch.setattr(disk, "DIRECT_SEGMENT", 0)
+        monkeypatch.setattr(writing, "DIRECT_FROM", 0)
     async with spooling(tmp_path, lane, sync=sync) as spool:
         if call == "pwritev":
             monkeypatch.setattr(writing, "os", _Replaced(pwritev=failing_write))
+        elif call == "pwrite":
+            monkeypatch.setattr(blocks, "os", _Replaced(pwrite=failing_block_write))
         else:
             monkeypatch.setattr(writing, "datasync", failing_sync)
         for number in range(6):
