@@ -20,18 +20,22 @@ PROFILED = ["json-file", "raw-file", "raw-kafka", "--systems", "lc-pipeline,lc-p
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--events", type=int, default=200_000, help="of the flow")
+    parser.add_argument(
+        "--limit", type=float, default=20.0, help="minutes of the flow after which no other round begins"
+    )
+    parser.add_argument("--events", type=int, default=100_000, help="of the flow")
     parser.add_argument("--minutes", type=float, default=3.0, help="of the soak")
     parser.add_argument("--quick", action="store_true", help="few events, one round, no other programs: does it run?")
     parser.add_argument("--page", action="store_true", help="write the tables into docs/performance.md, too")
     given = parser.parse_args()
     quick = ["--quick"] if given.quick else []
+    numbers = ["--rounds", str(given.rounds)]
     # Told to end, it ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
     found = {
-        "flow": flow.run(flow.options([*quick, "--rounds", str(given.rounds), "--events", str(given.events)])),
-        "micro": micro.run(micro.options([*quick, "--rounds", str(given.rounds)])),
+        "flow": flow.run(flow.options([*quick, *numbers, "--limit", str(given.limit), "--events", str(given.events)])),
+        "micro": micro.run(micro.options([*quick, *numbers])),
         "soak": soak.run(soak.options([*quick, "--minutes", str(given.minutes)])),
         "memory": memory.run(memory.options([*quick, "--seconds", "30"])),
         "profile": profile.run(profile.options([*quick, *PROFILED])),

@@ -1,6 +1,6 @@
 """From a TLS port or a stream to a file or Kafka: `lc-pipeline run` beside others that do the same, in one run.
 
-    python -m benchmarks.flow [--quick] [--events 200000] [--rounds 3] [--jobs json-file,…] [--systems lc-pipeline,rsyslog,…]
+    python -m benchmarks.flow [--quick] [--events 100000] [--rounds 3] [--jobs json-file,…] [--systems lc-pipeline,rsyslog,…]
 
 Systems that do the same job run in turns, on the same events; what comes out must be exactly what should, only the official SDK may
 lose. The figure is the CPU time of all processes of a system for a million events, median of the rounds, with the least and the
@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import trustme
 
 from benchmarks import wire
 from benchmarks.broker import broker
-from benchmarks.corpus import corpus, first
+from benchmarks.corpus import Corpus, corpus, first
 from benchmarks.flow import ours, peers
 from benchmarks.flow.job import FRAMINGS, JOBS, Job, System
 from benchmarks.flow.measure import Bench, Run, ceiling, measure
@@ -32,8 +33,9 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="benchmarks.flow", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=60.0, help="minutes after which no other round begins")
     parser.add_argument("--connections", type=int, default=3)
     parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--framings", default=",".join(FRAMINGS))
@@ -56,7 +58,6 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     systems = [system for system in systems if system.name.startswith(tuple(given.systems.split(",")))]
     path = corpus(given.events)
     parts = {part: first(path, given.events // part) for part in {system.part for system in systems} | {1}}
-    groups: list[dict[str, Any]] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flow-")))
         authority = trustme.CA()
@@ -69,11 +70,15 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         bench = Bench(wire.build(folder), **certs, connections=given.connections, bootstrap=kafka)
         framings = given.framings.split(",")
         ceilings = {framing: ceiling(bench, framing, parts[1]) for framing in framings}
-        for job in jobs:
-            # How the stream service frames is its own affair.
-            for framing in framings if job.source == "tls" else framings[:1]:
-                able = [system for system in systems if job.name in system.jobs and framing in system.framings]
-                groups.append(_group(bench, job, framing, able, parts, given.rounds))
+        # How the stream service frames is its own affair.
+        groups = [
+            Group(
+                job, framing, [system for system in systems if job.name in system.jobs and framing in system.framings]
+            )
+            for job in jobs
+            for framing in (framings if job.source == "tls" else framings[:1])
+        ]
+        rounds = _rounds(bench, groups, parts, given)
     whole = parts[1]
     return {
         "events": whole.records,
@@ -81,46 +86,66 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "kept": whole.kept.records,
         "kept_bytes": whole.kept.bytes / whole.size,
         "beyond_ascii": whole.beyond_ascii / whole.records,
-        "rounds": given.rounds,
+        "rounds": rounds,
         "connections": given.connections,
         "ceilings": {framing: asdict(found) for framing, found in ceilings.items()},
-        "groups": groups,
+        "groups": [group.told() for group in groups],
     }
 
 
-def _group(
-    bench: Bench, job: Job, framing: str, systems: list[System], parts: dict[int, Any], rounds: int
-) -> dict[str, Any]:
+@dataclass
+class Group:
     """Systems that do one job, in turns."""
-    runs: dict[str, list[Run]] = {system.name: [] for system in systems}
-    failures: dict[str, str] = {}
-    for number in range(rounds):
-        for system in systems:
-            if system.name in failures:
+
+    job: Job
+    framing: str
+    systems: list[System]
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def turn(self, bench: Bench, parts: dict[int, Corpus], number: int) -> None:
+        """Let each of them do it once."""
+        for system in self.systems:
+            if system.name in self.failures:
                 continue
+            head = f"{self.job.name} {self.framing} round {number} {system.name}"
             try:
-                found = measure(bench, job, framing, system, parts[system.part])
+                found = measure(bench, self.job, self.framing, system, parts[system.part])
             except Broken as error:
-                failures[system.name] = str(error)
-                print(f"{job.name} {framing} {system.name} FAILED: {error}", file=sys.stderr)
+                self.failures[system.name] = str(error)
+                print(f"{head} FAILED: {error}", file=sys.stderr)
                 continue
-            runs[system.name].append(found)
-            print(
-                f"{job.name} {framing} round {number + 1} {system.name}: {found.cost:.2f} CPU s per million,"
-                f" {found.rate:,.0f}/s",
-                file=sys.stderr,
-            )
-    return {
-        "job": job.name,
-        "title": job.title,
-        "framing": FRAMINGS[framing] if job.source == "tls" else "16 KiB TLS records",
-        "systems": [
-            {
-                "name": system.name,
-                "version": system.version,
-                "runs": [asdict(run) | {"cost": run.cost, "rate": run.rate} for run in runs[system.name]],
-                "failure": failures.get(system.name, ""),
-            }
-            for system in systems
-        ],
-    }
+            self.runs.setdefault(system.name, []).append(found)
+            print(f"{head}: {found.cost:.2f} CPU s per million, {found.rate:,.0f}/s", file=sys.stderr)
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "job": self.job.name,
+            "title": self.job.title,
+            "framing": FRAMINGS[self.framing] if self.job.source == "tls" else "16 KiB TLS records",
+            "systems": [
+                {
+                    "name": system.name,
+                    "version": system.version,
+                    "runs": [
+                        asdict(run) | {"cost": run.cost, "rate": run.rate} for run in self.runs.get(system.name, ())
+                    ],
+                    "failure": self.failures.get(system.name, ""),
+                }
+                for system in self.systems
+            ],
+        }
+
+
+def _rounds(bench: Bench, groups: list[Group], parts: dict[int, Corpus], given: argparse.Namespace) -> int:
+    """Round after round, as long as there is time for one more; return how many there were."""
+    began = time.monotonic()
+    for number in range(1, given.rounds + 1):
+        start = time.monotonic()
+        for group in groups:
+            group.turn(bench, parts, number)
+        now = time.monotonic()
+        print(f"Round {number} took {(now - start) / 60:.1f} minutes.", file=sys.stderr)
+        if now - began + now - start > given.limit * 60:
+            return number
+    return given.rounds
