@@ -52,6 +52,7 @@ class Stage:
         self._keeps = _all([stage.decider() for stage in filters])
         self._keeps_object = _of_objects(self._keeps)
         self._paths = paths
+        self._pick = _picker(paths)
         self._owner = owner
         self._numbered = numbered
         self._decodes = decodes
@@ -76,13 +77,15 @@ class Stage:
         return lot.keep(kept), None
 
     def _with_values(self, lot: Lot, first: int, project: Projection | None) -> tuple[Lot, Values]:
+        keeps, pick, docs = self._asks(project), self._pick, self._docs(lot, project)
+        if keeps is _all_go:
+            return lot, list(map(pick, docs))
         kept: list[int] = []
         values: Values = []
-        keeps, paths = self._asks(project), self._paths
-        for index, (doc, number) in enumerate(zip(self._docs(lot, project), self._numbers(lot, first), strict=False)):
+        for index, (doc, number) in enumerate(zip(docs, self._numbers(lot, first), strict=False)):
             if keeps(doc, number):
                 kept.append(index)
-                values.append({path: text for path in paths if (text := path.text(doc)) is not None})
+                values.append(pick(doc))
         return lot.keep(kept), values
 
     def _docs(self, lot: Lot, project: Projection | None) -> Iterable[Any]:
@@ -107,7 +110,8 @@ class Stage:
                 continue
             if self._keeps(doc, first + row):
                 kept.append(index)
-                values.append({path: text for path in self._paths if (text := path.text(doc)) is not None})
+                if self._paths:
+                    values.append(self._pick(doc))
         return lot.keep(kept), values if self._paths else None
 
     def _doc(self, line: bytes, project: Projection | None) -> Any:
@@ -119,7 +123,31 @@ class Stage:
         return decode(line[:-1]) if self._decodes else _EMPTY
 
 
+def _picker(paths: Sequence[RecordPath]) -> Callable[[Any], Mapping[str, str]]:
+    """Return what makes the values of a decoded record."""
+
+    def pick(doc: Any) -> Mapping[str, str]:
+        return {path: text for path in paths if (text := path.text(doc)) is not None}
+
+    if len(paths) != 1 or len(paths[0].keys) != 2:
+        return pick
+    (path,) = paths
+    outer, inner = path.keys
+
+    def pick_one(doc: Any) -> Mapping[str, str]:  # as nearly all sinks want it: the sensor's id, or the type
+        node = doc.get(outer)
+        if node.__class__ is dict:
+            found = node.get(inner)
+            if found.__class__ is str:
+                return {path: found}
+        return pick(doc)
+
+    return pick_one
+
+
 def _all(deciders: Sequence[Decider]) -> Decider:
+    if not deciders:
+        return _all_go
     if len(deciders) == 1:
         return deciders[0]
 
@@ -130,6 +158,10 @@ def _all(deciders: Sequence[Decider]) -> Decider:
         return True
 
     return keeps
+
+
+def _all_go(_doc: Any, _sequence: int) -> bool:
+    return True
 
 
 def _of_objects(decides: Decider) -> Decider:

@@ -75,8 +75,7 @@ class Match(PredicateFilter[MatchConfig]):
         return needs_of(self.config.rule())
 
     def decider(self) -> Decider:
-        holds = compile_rule(self.config.rule())
-        return lambda doc, _: holds(doc)
+        return compile_rule(self.config.rule())
 
 
 def _at_their_places(error: RuleError) -> ValidationError:

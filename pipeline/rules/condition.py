@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.core.errors import ConfigError
-from pipeline.rules.paths import Budget, Resolver, compile_path
+from pipeline.rules.paths import parse_path
+from pipeline.rules.tree import Node
 from pipeline.rules.values import Scalar, number_of
 
-Test = Callable[[Any, Budget], bool]
-"""A compiled condition: decides about one decoded record. Raises `TooComplex`."""
 Location = tuple[str | int, ...]
 """Keys and indexes from the rule's root."""
 
@@ -47,11 +46,11 @@ class Condition:
     """One condition as written: a mapping, and its place in the rule."""
 
     def __init__(
-        self, keys: Mapping[str, Any], location: Location, compile_rules: Callable[[Any, Location], list[Test]]
+        self, keys: Mapping[str, Any], location: Location, read_rules: Callable[[Any, Location], tuple[Node, ...]]
     ) -> None:
         self._keys = keys
         self._location = location
-        self._compile_rules = compile_rules
+        self._read_rules = read_rules
 
     def wrong(self, key: str, what: str, fix: str = "") -> RuleError:
         """Return the error for the value of ``key``."""
@@ -121,16 +120,18 @@ class Condition:
             raise self.wrong("events", "must be a list of types, at least one.")
         return frozenset(names)
 
-    def path(self, key: str = "path", *, elements: bool = True) -> Resolver:
-        """Return the resolver of a path (`compile_path`). Raises `RuleError`."""
+    def path(self, key: str = "path") -> str:
+        """Return a path (`compile_path`). Raises `RuleError`."""
+        text = self.text(key)
         try:
-            return compile_path(self.text(key), elements=elements)
+            parse_path(text)
         except ValueError as error:
             raise self.wrong(key, f"{error}.") from None
+        return text
 
-    def rules(self) -> list[Test]:
-        """Return the compiled conditions under ``rules``. Raises `RuleError`, with all their mistakes."""
-        return self._compile_rules(self._keys["rules"], (*self._location, "rules"))
+    def rules(self) -> tuple[Node, ...]:
+        """Return the conditions under ``rules``. Raises `RuleError`, with all their mistakes."""
+        return self._read_rules(self._keys["rules"], (*self._location, "rules"))
 
 
 def suggestion(word: object, known: Iterable[str]) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 import re2
 
-from pipeline.rules.condition import Condition, Test
-from pipeline.rules.paths import Budget, Resolver, TooComplex
+from pipeline.rules.condition import Condition
+from pipeline.rules.paths import TooComplex
+from pipeline.rules.tree import Group, Leaf, anything
 from pipeline.rules.values import length_of, number_of, text_of
 
 MAX_PROGRAM = 20_000
@@ -22,57 +23,31 @@ MAX_PROGRAM = 20_000
 MAX_SEARCH = 500_000_000
 """Instructions times bytes of text in one search at most: two seconds where a text was made to defeat the pattern, else far less."""
 
-Holds = Callable[[Any], bool]
-"""Decides about one value."""
+_REMEMBERED, _SHORT = 256, 64
+"""Texts whose verdict a regular expression remembers, and their characters at most: most fields hold few different ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
     """One operator: how it is compiled, and the keys it takes besides ``op``, ``not`` and ``case sensitive``."""
 
-    build: Callable[[Condition], Test]
-    """Returns the test without regard to ``not``. Raises `RuleError`."""
+    read: Callable[[Condition], Leaf | Group]
+    """Returns the condition without regard to ``not``. Raises `RuleError`."""
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
 
-def _any(values: Resolver, holds: Holds) -> Test:
-    def test(doc: Any, budget: Budget) -> bool:
-        for value in values(doc, budget):  # noqa: SIM110 - any() with a generator takes twice as long
-            if holds(value):
-                return True
-        return False
-
-    return test
-
-
-def _and(condition: Condition) -> Test:
+def _and(condition: Condition) -> Group:
     """All of ``rules`` hold; those after the first that does not are not looked at."""
-    tests = condition.rules()
-
-    def test(doc: Any, budget: Budget) -> bool:
-        for each in tests:  # noqa: SIM110 - all() with a generator takes twice as long
-            if not each(doc, budget):
-                return False
-        return True
-
-    return test
+    return Group(every=True, rules=condition.rules())
 
 
-def _or(condition: Condition) -> Test:
+def _or(condition: Condition) -> Group:
     """One of ``rules`` holds; those after the first that does are not looked at."""
-    tests = condition.rules()
-
-    def test(doc: Any, budget: Budget) -> bool:
-        for each in tests:  # noqa: SIM110 - any() with a generator takes twice as long
-            if each(doc, budget):
-                return True
-        return False
-
-    return test
+    return Group(every=False, rules=condition.rules())
 
 
-def _is(condition: Condition) -> Test:
+def _is(condition: Condition) -> Leaf:
     """Equal, loosely.
 
     Two texts are compared as texts (``'1.0'`` is not ``'1'``). Where one side is a number, the other is one too or a text that
@@ -97,36 +72,37 @@ def _is(condition: Condition) -> Test:
             return text == ("true" if found else "false")
         return (kind is int or kind is float) and found == number
 
-    return _any(condition.path(), holds)
+    same = "" if reads_numbers else "found == wanted" if exact else "found.lower() == wanted"
+    return Leaf(condition.path(), holds, text=same, wanted=text)
 
 
-def _exists(condition: Condition) -> Test:
+def _exists(condition: Condition) -> Leaf:
     """Something is at the path, be it null or empty; with ``truthy: true``, something other than null and the empty text.
 
     With ``truthy`` a list counts by its elements.
     """
     if condition.flag("truthy", default=False):
-        return _any(condition.path(), lambda found: found is not None and found != "")
-    return _any(condition.path(elements=False), lambda _: True)
+        return Leaf(condition.path(), lambda found: found is not None and found != "")
+    return Leaf(condition.path(), anything, elements=False)
 
 
-def _textual(compare: Callable[[str, str], bool]) -> Callable[[Condition], Test]:
-    def build(condition: Condition) -> Test:
-        return _compared(condition, compare)
+def _textual(compare: Callable[[str, str], bool], text: str) -> Callable[[Condition], Leaf]:
+    def read(condition: Condition) -> Leaf:
+        return _compared(condition, compare, text)
 
-    return build
+    return read
 
 
-def _contains(condition: Condition) -> Test:
+def _contains(condition: Condition) -> Leaf:
     """The text occurs in the value, at least ``count`` times (default 1) without overlapping."""
     count = condition.count("count")
     if count == 1:
-        return _compared(condition, operator.contains)
-    return _compared(condition, lambda found, part: found.count(part) >= count)
+        return _compared(condition, operator.contains, "wanted in {found}")
+    return _compared(condition, lambda found, part: found.count(part) >= count, "")
 
 
-def _compared(condition: Condition, compare: Callable[[str, str], bool]) -> Test:
-    """Compare the value's text (`text_of`) with that of the rule's ``value``."""
+def _compared(condition: Condition, compare: Callable[[str, str], bool], text: str) -> Leaf:
+    """Compare the value's text (`text_of`) with that of the rule's ``value``; ``text`` is how, for `Leaf.text`."""
     part = text_of(condition.scalar("value"))
     if not part:
         raise condition.wrong("value", "must not be empty, as that would hold for every text.")
@@ -135,17 +111,18 @@ def _compared(condition: Condition, compare: Callable[[str, str], bool]) -> Test
         def holds(found: Any) -> bool:
             text = text_of(found)
             return text is not None and compare(text, part)
-    else:
-        folded = part.lower()
 
-        def holds(found: Any) -> bool:
-            text = text_of(found)
-            return text is not None and compare(text.lower(), folded)
+        return Leaf(condition.path(), holds, text=text.format(found="found"), wanted=part)
+    folded = part.lower()
 
-    return _any(condition.path(), holds)
+    def holds_folded(found: Any) -> bool:
+        text = text_of(found)
+        return text is not None and compare(text.lower(), folded)
+
+    return Leaf(condition.path(), holds_folded, text=text.format(found="found.lower()"), wanted=folded)
 
 
-def _matches(condition: Condition) -> Test:
+def _matches(condition: Condition) -> Leaf:
     """The regular expression ``re`` (RE2's syntax) is found anywhere in the value's text; upper and lower case are the same."""
     options = re2.Options()
     options.case_sensitive = condition.flag("case sensitive", default=False)
@@ -163,34 +140,44 @@ def _matches(condition: Condition) -> Test:
     search = pattern.search
     longest = MAX_SEARCH // pattern.programsize
 
+    known: dict[str, bool] = {}
+
     def holds(found: Any) -> bool:
         text = text_of(found)
         if text is None:
             return False
+        verdict = known.get(text)
+        if verdict is not None:
+            return verdict
         # bytes spare the library from translating the position of what it found
         encoded = text.encode(errors="replace")
         if len(encoded) > longest:
             raise TooComplex(f"a text of {len(encoded)} bytes is too long for the pattern; {longest} are allowed")
-        return search(encoded) is not None
+        verdict = search(encoded) is not None
+        if len(text) <= _SHORT:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[text] = verdict
+        return verdict
 
-    return _any(condition.path(), holds)
+    return Leaf(condition.path(), holds)
 
 
-def _numeric(compare: Callable[[Any, Any], bool]) -> Callable[[Condition], Test]:
+def _numeric(compare: Callable[[Any, Any], bool]) -> Callable[[Condition], Leaf]:
     """Compare the value's number (`number_of`), or with ``length of: true`` its length (`length_of`), with ``value``."""
 
-    def build(condition: Condition) -> Test:
+    def read(condition: Condition) -> Leaf:
         limit = condition.number("value")
         of_length = condition.flag("length of", default=False)
-        read = length_of if of_length else number_of
+        measure = length_of if of_length else number_of
 
         def holds(found: Any) -> bool:
-            number = read(found)
+            number = measure(found)
             return number is not None and compare(number, limit)
 
-        return _any(condition.path(elements=not of_length), holds)
+        return Leaf(condition.path(), holds, elements=not of_length)
 
-    return build
+    return read
 
 
 OPERATORS: dict[str, Operator] = {
@@ -199,8 +186,8 @@ OPERATORS: dict[str, Operator] = {
     "is": Operator(_is, ("path", "value")),
     "exists": Operator(_exists, ("path",), ("truthy",)),
     "contains": Operator(_contains, ("path", "value"), ("count",)),
-    "starts with": Operator(_textual(str.startswith), ("path", "value")),
-    "ends with": Operator(_textual(str.endswith), ("path", "value")),
+    "starts with": Operator(_textual(str.startswith, "{found}.startswith(wanted)"), ("path", "value")),
+    "ends with": Operator(_textual(str.endswith, "{found}.endswith(wanted)"), ("path", "value")),
     "matches": Operator(_matches, ("path", "re")),
     "is greater than": Operator(_numeric(operator.gt), ("path", "value"), ("length of",)),
     "is lower than": Operator(_numeric(operator.lt), ("path", "value"), ("length of",)),

@@ -11,11 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import UsageError
-from pipeline.rules.compile import compile_rule
+from pipeline.rules.compile import _Reader, _test, compile_rule
 from pipeline.rules.condition import RuleError
 from pipeline.rules.expression import parse_expression
 from pipeline.rules.operators import OPERATORS
 from pipeline.rules.paths import compile_path, new_budget
+from pipeline.rules.straight import straight
 
 names = st.sampled_from(["a", "b", "c", "0"])
 scalars = (
@@ -121,6 +122,49 @@ def test_a_rule_only_answers(rule: dict[str, Any], doc: Any) -> None:
     answer = test(doc)
     assert isinstance(answer, bool)
     assert answer is test(doc)
+
+
+few = st.sampled_from(["routing", "event_type", "a", "b"])
+small = st.sampled_from([None, True, False, "", "a", "ab", "A", "AB", "1", 1, 0, 2.5])
+likely = st.dictionaries(
+    few,
+    st.recursive(
+        small, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(few, inner, max_size=3), max_leaves=6
+    ),
+    min_size=2,
+)
+
+
+def _at_a_place(rule: dict[str, Any], steps: list[str], value: Any, types: dict[str, Any]) -> dict[str, Any]:
+    given = {"value": value} if rule["op"] in ("is", "contains", "starts with", "ends with") else {}
+    return {**rule, "path": "/".join(steps), **given, **types}
+
+
+types = st.just({}) | st.sampled_from([{"event": "A"}, {"events": ["a", "AB"]}])
+straight_rules = st.recursive(
+    st.builds(
+        _at_a_place, conditions(), st.lists(few, min_size=1, max_size=3), st.sampled_from(["a", "A", "ab", "1"]), types
+    ),
+    lambda inner: st.fixed_dictionaries(
+        {"op": st.sampled_from(["and", "or"]), "rules": st.lists(inner, min_size=1, max_size=3)},
+        optional={"not": st.booleans(), "event": st.just("A")},
+    ),
+    max_leaves=6,
+)
+
+
+@given(straight_rules, st.lists(likely | documents, min_size=5, max_size=15))
+def test_one_function_decides_as_its_conditions_do(rule: dict[str, Any], docs: list[Any]) -> None:
+    """A rule of plain paths is made into one function, which decides about all records as the conditions that call each other."""
+    node = _Reader().condition(rule, ())
+    test = _test(node)
+
+    def general(doc: Any, _: int = 0, /) -> bool:
+        return test(doc, new_budget())
+
+    single = straight(node, general)
+    assert single is not None
+    assert [single(doc, 5) for doc in docs] == [general(doc) for doc in docs]
 
 
 @given(rules, documents)

@@ -95,6 +95,16 @@ def test_depth_is_limited():
         compile_rule(nested(MAX_DEPTH + 1))
 
 
+def test_no_rule_is_too_deep_or_too_long_to_answer():
+    """The deepest rule, each level of which has types of its own, and one of very many conditions are right rules."""
+    rule: dict[str, Any] = IS
+    for _ in range(MAX_DEPTH):
+        rule = {"op": "or", "rules": [IS, rule], "event": "A"}
+    record = {"routing": {"event_type": "A"}, "a": 1}
+    assert compile_rule(rule)(record)
+    assert compile_rule({"op": "and", "rules": [IS] * (MAX_CONDITIONS - 1)})(record)
+
+
 def test_rule_that_holds_itself():
     """A rule that a YAML anchor made endless is an error like one that is too deep."""
     rule: dict[str, Any] = {"op": "and", "rules": []}
