@@ -4,7 +4,7 @@
   nobody for `--seconds`. With `drop_oldest` the file's rate must stay what it was while somebody read; with `block` it must stay so
   until the spool is full.
 * flood: detections come at 50 per second, without and then with a flood of telemetry beside them; the time from sending one to
-  finding it in its file, p50 and p99.
+  finding it in its file, p50 and p99. The sinks collect for `--max-wait`; with 0s the line alone is left.
 """
 
 from __future__ import annotations
@@ -145,10 +145,10 @@ def send_detections(port: int, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def flooded(kind: str, seconds: float, events: list[bytes], rate: float | None) -> tuple[str, float]:
+def flooded(kind: str, seconds: float, events: list[bytes], rate: float | None, max_wait: str) -> tuple[str, float]:
     folder = Path(tempfile.mkdtemp(prefix="isolation-"))
     ports = free_port(), free_port()
-    wait = {"batch": {"max_wait": "100ms"}, "sync": "normal"}
+    wait = {"batch": {"max_wait": max_wait}, "sync": "normal"}
     rig = Rig(folder, {
         "sources": {
             "hose": {"type": "firehose", "stream": "event", "listen": f"127.0.0.1:{ports[0]}"},
@@ -195,6 +195,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=5000.0, help="Events per second in the test with a stalled sink.")
     parser.add_argument("--spools", default="memory,disk")
+    parser.add_argument("--max-wait", default="100ms")
     parser.add_argument("--parts", default="stalled,flood")
     options = parser.parse_args()
     generator = Generator(Fleet(OID, seed=7), "event", 7, 1_700_000_000_000, 1000.0)
@@ -207,7 +208,7 @@ def main() -> int:
         if "flood" in options.parts:
             calm = 0.0
             for rate in (0.0, options.rate, None):
-                text, p99 = flooded(kind, options.seconds / 3, events, rate)
+                text, p99 = flooded(kind, options.seconds / 3, events, rate, options.max_wait)
                 calm = calm or p99
                 print(f"{kind}, flood: {text} ({p99 / calm:.1f}x)", flush=True)
     return 0
