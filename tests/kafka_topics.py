@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 
 class Topics:
@@ -38,6 +39,12 @@ class Topics:
             while len(await self._partitions(admin, name)) < partitions:
                 await asyncio.sleep(0.02)
         return name
+
+    async def limit(self, name: str, size: int) -> None:
+        """Let a topic refuse batches that are larger than so many bytes."""
+        change = ConfigResource(ConfigResourceType.TOPIC, name, {"max.message.bytes": str(size)})
+        async with self._admin() as admin:
+            await admin.alter_configs([change])
 
     async def names(self) -> set[str]:
         async with self._admin() as admin:

@@ -32,7 +32,7 @@ class Scene:
     def unblock(self):
         self.blocker.unlink()
 
-    def config(self, *, expires="300ms", filters=(), spool="disk", source=None):
+    def config(self, *, expires="300ms", filters=(), spool="disk", source=None, lake=None):
         ready = self.cloud.ready
         kept = (
             {"type": "disk", "path": f"{self.folder}/spool", "max_size": "64MiB"}
@@ -44,7 +44,10 @@ class Scene:
             "limacharlie": {"url": ready["url"], "oid": ready["oid"], "api_key": ready["api_key"]},
             "sources": {"telemetry": {"type": "spout", "stream": "event", **(source or {})}},
             "sinks": {
-                "lake": {"type": "file", "path": f"{self.blocker}/x.jsonl", "batch": {"max_wait": "50ms"}, "retry": retry},
+                "lake": {
+                    **(lake or {"type": "file", "path": f"{self.blocker}/x.jsonl"}),
+                    "batch": {"max_wait": "50ms"}, "retry": retry,
+                },
                 "archive": {"type": "file", "path": f"{self.folder}/archive/x.jsonl", "batch": {"max_wait": "50ms"}},
             },
             "routes": {"all": {"from": "telemetry", "filters": list(filters), "to": ["lake", "archive"]}},
@@ -231,3 +234,30 @@ def test_files_and_logs_go_through_the_routes(scene):
     assert process.stop() == 0
     assert scene.stored() == [*sent, *sent[:100], *sent[10:60]]
     assert (scene.folder / "archive" / "x.jsonl").read_bytes().splitlines() == scene.stored()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("beside", [True, False])
+async def test_what_kafka_refused_comes_to_it_later(scene, kafka, kafka_topics, beside):
+    """Records that a topic found too large reach it once it takes them, once and marked as replayed; the others came live."""
+    topic = await kafka_topics.make(configs={"max.message.bytes": "1200"})
+    lake = {"type": "kafka", "bootstrap_servers": kafka, "topic": topic, "compression": "none", "headers": ["origin"]}
+    process = scene.run(expires=None, lake=lake)
+    process.wait_metric("pipeline_sink_sent_records_total", EVENTS, sink="archive")
+    process.wait_delivered(30)
+    refused = [letter["payload"].encode() for letter in scene.letter_lines()]
+    assert {letter["reason"] for letter in scene.letter_lines()} == {"too_large"}
+    assert 10 < len(refused) < EVENTS - 10
+    await kafka_topics.limit(topic, 1_000_000)
+    if not beside:
+        assert process.stop() == 0
+    report = scene.replay("letters", "all/lake")
+    assert (report["accepted"], report["outcomes"]["delivered"]) == (len(refused), len(refused))
+    assert scene.letter_lines() == []
+    if beside:
+        assert process.metric("pipeline_replay_records_total", sink="lake", outcome="delivered") == len(refused)
+        assert process.metric("pipeline_conservation_error_records") == 0
+        assert process.stop() == 0
+    stored = [(record.value, dict(record.headers)["origin"]) for record in await kafka_topics.read(topic)]
+    live = [line for line in scene.cloud.sent("spout", "event")[:EVENTS] if line not in set(refused)]
+    assert sorted(stored) == sorted([*((line, b"live") for line in live), *((line, b"replay") for line in refused)])
