@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 
 from world import Cloud
 
+from pipeline.engine.gaps import TABLE, Gap
 from pipeline.spool.inspection import batches, survey, verify
 from pipeline.spool.state import State
 
 STREAMS = {"telemetry": "event", "detections": "detect"}
 """Source, which is the name of its log -> stream."""
 VIA = {"telemetry": "firehose", "detections": "spout"}
+RECENT = 300
+"""Of so many records of a log the newest are kept as they are."""
 
 
 class OracleError(Exception):
@@ -38,7 +42,9 @@ class LogAccount:
 
     source: str
     stored: list[bytes] = field(default_factory=list)
-    """Digest of each record in the archive; its place is its number."""
+    """Digest of each record in the archive; without a dedupe its place is its number."""
+    recent: deque[bytes] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """The newest of them, as they are."""
     witnessed: dict[int, bytes] = field(default_factory=dict)
     """Digests of records seen in the spool of a dead process."""
     next: Counter[str] = field(default_factory=Counter)
@@ -47,32 +53,43 @@ class LogAccount:
     """Bytes of the archive that were looked at."""
     end: int = 0
 
+    def __getitem__(self, number: int) -> bytes:
+        return self.stored[number] if number < len(self.stored) else self.witnessed[number]
+
 
 @dataclass
 class LaneAccount:
     """What a sink of "at least once" has."""
 
+    lane: str
     seen: Counter[bytes] = field(default_factory=Counter)
     letters: Counter[bytes] = field(default_factory=Counter)
     letter_offsets: Counter[Path] = field(default_factory=Counter)
+    redone: Counter[bytes] = field(default_factory=Counter)
+    """Of each record, how many crashes came while the lane was not past it."""
     twice: int = 0
-    fresh_twice: int = 0
-    """Of these, since the last look."""
+    """How often records came more often than they were accepted."""
+    unexplained: int = 0
+    """How often without a crash."""
 
-    def take(self, records: list[bytes], into: Counter[bytes]) -> None:
-        for raw in records:
-            key = digest(raw)
-            into[key] += 1
-            again = self.seen[key] + self.letters[key] > 1
-            self.twice += again
-            self.fresh_twice += again
+    def take(self, records: Sequence[bytes]) -> None:
+        self.seen.update(map(digest, records))
+
+    def times(self, key: bytes) -> int:
+        return self.seen[key] + self.letters[key]
+
+    def read_files(self, folder: Path) -> None:
+        """Take what the sink with moods stored."""
+        for path in sorted(folder.glob("*.jsonl")):
+            self.take(path.read_bytes().splitlines())
+            path.unlink()
 
     def read_letters(self, folder: Path) -> None:
-        for path in sorted(folder.glob("*.jsonl")):
+        for path in sorted((folder / self.lane.replace("/", ".")).glob("*.jsonl")):
             data = path.read_bytes()[self.letter_offsets[path] :]
             whole = data[: data.rfind(b"\n") + 1]
             self.letter_offsets[path] += len(whole)
-            self.take([json.loads(line)["payload"].encode() for line in whole.splitlines()], self.letters)
+            self.letters.update(digest(json.loads(line)["payload"].encode()) for line in whole.splitlines())
 
 
 @dataclass
@@ -83,26 +100,35 @@ class Snapshot:
     """Lane and source -> the first record that it is not past."""
     lengths: dict[str, int]
     """File -> bytes that count."""
+    gaps: list[Gap]
+
+    def past(self, lane: str, source: str) -> int:
+        return self.positions.get((lane, source), 0)
+
+    def shed(self, source: str) -> int:
+        """Records that the ledger says were given up."""
+        return sum(gap.records for gap in self.gaps if gap.source == source and gap.reason == "shed")
 
 
 def snapshot(spool: Path) -> Snapshot:
     state = State(spool / "state.db", read_only=True)
     state.close()
     positions = {(str(lane), str(source)): at for (lane, source, _), at in state.tables["positions"].items()}
-    marks = {str(path): json.loads(value) for (sink, path), value in state.tables["marks"].items() if sink == "archive"}
-    return Snapshot(positions, marks)
+    marks = {str(path): json.loads(value) for (_, path), value in state.tables["marks"].items()}
+    return Snapshot(positions, marks, [Gap.parse(text) for text in state.restore(TABLE).values()])
 
 
 class Accounts:
     """Of one pipeline: its spool, its archive (files, exactly once), and its other lanes (at least once)."""
 
-    def __init__(self, folder: Path, cloud: Cloud, oid: str) -> None:
+    def __init__(self, folder: Path, cloud: Cloud, oid: str, lanes: Sequence[str]) -> None:
         self.folder = folder
         self.spool = folder / "spool"
         self.cloud = cloud
         self.oid = oid
         self.logs = {source: LogAccount(source) for source in STREAMS}
-        self.lanes = {"lake": LaneAccount(), "moody": LaneAccount()}
+        self.lanes = {lane: LaneAccount(lane) for lane in lanes if lane not in ("all/archive", "once/unique")}
+        """Those that promise "at least once"."""
 
     def witness(self) -> dict[str, int]:
         """Look into the spool of a process that is dead; returns where its logs end."""
@@ -118,63 +144,101 @@ class Accounts:
             for batch in batches(log):
                 hold(batch.stream == STREAMS[name.source], f"a batch of {name} has the stream {batch.stream}")
                 for number, raw in enumerate(batch.records, batch.first):
-                    key = digest(raw)
-                    known = number < len(account.stored)
-                    before = account.stored[number] if known else account.witnessed.setdefault(number, key)
-                    hold(before == key, f"record {number} of {name} was another one before: {raw[:200]!r}")
+                    self._witness_one(account, number, raw)
         return {source: log.end for source, log in self.logs.items()}
 
-    def check_archive(self, now: Snapshot) -> None:
+    def _witness_one(self, log: LogAccount, number: int, raw: bytes) -> None:
+        key = digest(raw)
+        before = log.stored[number] if number < len(log.stored) else log.witnessed.setdefault(number, key)
+        hold(before == key, f"record {number} of {log.source} was another one before: {raw[:200]!r}")
+
+    def news(self, now: Snapshot, sink: str, source: str, read: int) -> list[bytes]:
+        """What a file has more of than ``read`` bytes, as far as it counts."""
+        path = self.folder / sink / f"{STREAMS[source]}.jsonl"
+        length = now.lengths.get(str(path), 0)
+        hold(length >= read, f"{path} counted to {read} before and now to {length}")
+        if length == read:
+            return []
+        with path.open("rb") as file:
+            file.seek(read)
+            data = file.read(length - read)
+        hold(len(data) == length - read, f"{path} is shorter than its mark {length}")
+        hold(data.endswith(b"\n"), f"the mark of {path} is in the middle of a record")
+        return data.splitlines()
+
+    def check_files(self, now: Snapshot) -> None:
         """Files: exactly the records up to the lane's position, in order, once each, each as it was sent."""
         self.cloud.read()
         for source, log in self.logs.items():
-            stream = STREAMS[source]
-            path = self.folder / "archive" / f"{stream}.jsonl"
-            length = now.lengths.get(str(path), 0)
-            hold(length >= log.read, f"{path.name} counted to {log.read} before and now to {length}")
-            data = b""
-            if length > log.read:
-                with path.open("rb") as file:
-                    file.seek(log.read)
-                    data = file.read(length - log.read)
-            hold(len(data) == length - log.read, f"{path.name} is shorter than its mark {length}")
-            hold(not data or data.endswith(b"\n"), f"the mark of {path.name} is in the middle of a record")
-            log.read = length
-            sent = self.cloud.sent(self.oid, stream)
-            for raw in data.splitlines():
+            for raw in self.news(now, "archive", source, log.read):
+                log.read += len(raw) + 1
                 number = len(log.stored)
-                place = sent.place.get(raw)
-                hold(place, f"{path.name} has a record that was never sent: {raw[:300]!r}")
-                name, index = place
-                expected = log.next[name]
-                hold(index == expected, f"record {number} of {source} is number {index} of {name}; {expected} was next")
-                log.next[name] += 1
+                self._came(log, number, raw)
                 key = digest(raw)
                 before = log.witnessed.pop(number, key)
                 hold(before == key, f"record {number} of {source} is not in the archive what it was in the spool")
                 log.stored.append(key)
-            position = now.positions.get(("all/archive", source), 0)
+                log.recent.append(raw)
+            position = now.past("all/archive", source)
             hold(
                 len(log.stored) == position,
-                f"{path.name} has {len(log.stored)} records where the lane is past {position}",
+                f"the archive has {len(log.stored)} records of {source} where the lane is past {position}",
             )
 
-    def check_lanes(self, now: Snapshot, *, explained: dict[str, bool]) -> None:
-        """Other sinks: all that their lane is past, at least once; nothing that was not accepted; twice only where explained."""
-        accepted = {key for log in self.logs.values() for key in (*log.stored, *log.witnessed.values())}
-        for name, lane in self.lanes.items():
-            lane.read_letters(self.folder / "letters" / "lanes" / f"all.{name}")
-            invented = [key for key in (*lane.seen, *lane.letters) if key not in accepted]
-            hold(not invented, f"{name} has {len(invented)} records that were never accepted")
+    def _came(self, log: LogAccount, number: int, raw: bytes) -> None:
+        """A record is the next one of a connection, of the newest where there are several."""
+        sent = self.cloud.sent(self.oid, STREAMS[log.source])
+        places = sent.places.get(raw)
+        hold(places, f"record {number} of {log.source} was never sent: {raw[:300]!r}")
+        assert places is not None
+        fitting = [name for name, index in places if log.next[name] == index]
+        wanted = {name: log.next[name] for name, _ in places}
+        hold(fitting, f"record {number} of {log.source} was sent as {places}, where these are next: {wanted}")
+        log.next[max(fitting, key=lambda name: sent.connections[name].number)] += 1
+
+    def crashed(self, now: Snapshot) -> None:
+        """The process was killed here, and its spool looked into: what a lane is not past may come once more."""
+        for lane in self.lanes.values():
             for source, log in self.logs.items():
-                position = now.positions.get((f"all/{name}", source), 0)
-                for number in range(position):
-                    key = log.stored[number] if number < len(log.stored) else log.witnessed[number]
-                    if not (lane.seen[key] or lane.letters[key]):
-                        raise OracleError(f"{name} is past record {number} of {source} and never got it")
-            if lane.fresh_twice and not explained[name]:
-                raise OracleError(f"{name} has {lane.fresh_twice} records twice, and no crash explains it")
-            lane.fresh_twice = 0
+                lane.redone.update(self.at(log, number) for number in range(now.past(lane.lane, source), log.end))
+
+    def at(self, log: LogAccount, number: int) -> bytes:
+        return log[number]
+
+    def check_lanes(self, now: Snapshot, *, explained: dict[str, bool]) -> None:
+        """Other sinks: what their lane is past, at least once; nothing that was not accepted; twice only after a crash, or where it
+        is explained otherwise."""
+        accepted: Counter[bytes] = Counter()
+        for log in self.logs.values():
+            accepted.update(log.stored)
+            accepted.update(log.witnessed.values())
+        for lane in self.lanes.values():
+            lane.read_letters(self.folder / "letters" / "lanes")
+            invented = [key for key in (*lane.seen, *lane.letters) if key not in accepted]
+            hold(not invented, f"{lane.lane} has {len(invented)} records that were never accepted")
+            self.check_past(lane, now)
+            wanted = self.wanted_times(lane, accepted)
+            more = {key: lane.times(key) - wanted[key] for key in {*lane.seen, *lane.letters}}
+            lane.twice = sum(max(0, times) for times in more.values())
+            before, lane.unexplained = lane.unexplained, sum(max(0, more[key] - lane.redone[key]) for key in more)
+            if lane.unexplained > before and not explained.get(lane.lane):
+                raise OracleError(
+                    f"{lane.lane} has {lane.unexplained - before} records twice, and no crash explains it"
+                )
+
+    def wanted_times(self, lane: LaneAccount, accepted: Counter[bytes]) -> Counter[bytes]:
+        """How often a lane may deliver each record when nothing happens to it."""
+        return accepted
+
+    def check_past(self, lane: LaneAccount, now: Snapshot) -> None:
+        """A lane has delivered all that it is past, each as often as it was accepted."""
+        for source, log in self.logs.items():
+            needed: Counter[bytes] = Counter()
+            for number in range(now.past(lane.lane, source)):
+                key = log[number]
+                needed[key] += 1
+                if lane.times(key) < needed[key]:
+                    raise OracleError(f"{lane.lane} is past record {number} of {source} and never got it")
 
     def clean_ends(self) -> list[str]:
         """Connections that ended clean until now."""
@@ -196,9 +260,8 @@ class Accounts:
                     hold(took == lines, f"{name} ended clean, and {took} of its {lines} records were accepted")
 
     def totals(self) -> dict[str, Any]:
-        return {
-            "records": sum(len(log.stored) for log in self.logs.values()),
-            "lake twice": self.lanes["lake"].twice,
-            "moody twice": self.lanes["moody"].twice,
-            "letters": sum(lane.letters.total() for lane in self.lanes.values()),
-        }
+        found = {"records": sum(len(log.stored) for log in self.logs.values())}
+        for name, lane in self.lanes.items():
+            found[f"{name}: more often than once"] = lane.twice
+            found[f"{name}: letters"] = lane.letters.total()
+        return found

@@ -11,6 +11,14 @@ moved, its sinks taken away, in an order that the seed and the round's number gi
 * fresh records flow, and conservation holds at every scrape;
 * every spool that a kill leaves passes what `lc-pipeline spool verify` checks.
 
+Of four pipelines one is no more than that. Of the others
+
+* one has a lane with `on_full: drop_oldest`: what it never delivers is what it counted as discarded and noted in the gap ledger, to
+  the record, and while it is stuck the other lanes go on;
+* one has a route with `dedupe`, and records that come twice: of each the first comes out of it, and no other;
+* one has `backfill`, and records that come twice as well: once its gaps are filled, of itself or by request, all that was generated
+  since the first receipt is in the files, each once.
+
 What was accepted is known by sequence numbers, which have no gaps: from the spool that a dead process leaves, from what the process
 counted just before its end, and from the archive, where record n is line n. The emulator's ledger, written before the hand-over,
 says what was sent: the records of each connection must be a beginning of it without a gap, and all of it where the end was clean.
@@ -35,15 +43,20 @@ from pathlib import Path
 
 from accounts import OracleError
 from moody import lay_out
+from shapes import SHAPES
 from slot import Slot
 from world import Cloud, Lake
 
 EPOCH = 100
 """Rounds after which everything but Kafka begins anew, so that nothing grows for ever."""
-RATE = 100.0
+RATE = 60.0
 """Records per second, stream and organization."""
 OUTAGE_EVERY = 25
 """Of so many rounds, one takes Kafka down."""
+ENOUGH = 80
+"""Rounds in which everything has to have happened that can be done to a pipeline."""
+EFFECTS = ("all/moody: letters", "loose/scrap: given up", "once/unique: copies dropped", "gaps: records fetched")
+"""What has to have come of it."""
 
 
 class Oracle:
@@ -52,6 +65,7 @@ class Oracle:
         self.options = options
         self.done: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
+        self.possible: set[str] = set()
         self.finished = 0
         self.failed = ""
 
@@ -67,6 +81,10 @@ class Oracle:
                 await self._epoch(self.folder / f"rounds-{first}", lake, site, numbers)
                 if self.failed:
                     return
+            if self.finished >= ENOUGH and options.slots >= len(SHAPES):
+                never = [what for what in self.possible if not self.done[what]]
+                never += [what for what in EFFECTS if not self.totals[what]]
+                self.failed = f"It never came to {', '.join(never)}." if never else ""
         finally:
             await lake.stop()
 
@@ -85,6 +103,7 @@ class Oracle:
             await cloud.stop()
         for slot in slots:
             self.done.update(slot.done)
+            self.possible.update(slot.possible)
             self.totals.update(slot.accounts.totals())
         if not self.failed and not self.options.keep:
             shutil.rmtree(folder)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import logging
 import os
 import re
 import ssl
 import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +27,13 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 LC_PIPELINE = [sys.executable, "-m", "pipeline.cli"]
 _OID = re.compile(rb'"oid":"([0-9a-f-]{36})"')
+_TIME = re.compile(rb'"event_time":[0-9]+')
+CHUNK = 256
+"""Records that are emitted with one request."""
+LATE, PATIENCE = 5.0, 120.0
+"""Seconds that the emulator may be late where that matters, and for how long that is waited for."""
+TAIL = 1 << 20
+"""Bytes at the end of a file that have a record in them."""
 
 
 def load(path: Path) -> ModuleType:
@@ -57,8 +69,8 @@ class Connection:
 class Sent:
     """What was handed over to one organization's connections of one stream."""
 
-    place: dict[bytes, tuple[str, int]] = field(default_factory=dict)
-    """Line -> connection, and its number there."""
+    places: dict[bytes, list[tuple[str, int]]] = field(default_factory=dict)
+    """Line -> connections, and its number there."""
     connections: dict[str, Connection] = field(default_factory=dict)
 
 
@@ -75,6 +87,11 @@ class Cloud:
         self._known: dict[str, Connection] = {}
         self._ends = 0
         self._sent: dict[tuple[bytes, str], Sent] = {}
+        self._again: set[bytes] = set()
+        """Lines that were sent more than once because we wanted it."""
+        self._made: dict[tuple[bytes, str], list[bytes]] = {}
+        """What was generated of an organization's stream, and nobody asked for yet."""
+        self._made_offsets: Counter[str] = Counter()
 
     async def start(self) -> None:
         self.folder.mkdir(parents=True)
@@ -96,10 +113,62 @@ class Cloud:
         await self.turn("connect_delay", seconds=0.02)
         await self.turn("dialer", failures=1000, disable_for=0.1, backoff_base=0.02, backoff_cap=0.2)
 
-    async def turn(self, knob: str, **arguments: Any) -> None:
+    async def turn(self, knob: str, **arguments: Any) -> dict[str, Any]:
         url = f"{self.ready['url']}/_emulator/{knob}"
         async with self._http.post(url, json=arguments) as response:
-            assert response.status == 200, (knob, arguments, await response.text())
+            text = await response.text()
+            assert response.status == 200, (knob, arguments, text)
+            found: dict[str, Any] = json.loads(text)
+            return found
+
+    async def emit(self, oid: str, stream: str, lines: Sequence[bytes], *, again: bool = False) -> int:
+        """Send these now, in addition; returns to how many connections. ``again``: some of them come more than once."""
+        if again:
+            self._again.update(lines)
+        self._made.setdefault((oid.encode(), stream), []).extend(lines)
+        least = 1 << 30
+        for start in range(0, len(lines), CHUNK):
+            texts = [line.decode() for line in lines[start : start + CHUNK]]
+            least = min(least, (await self.turn("emit", stream=stream, oid=oid, records=texts))["connections"])
+        return least
+
+    def fresh(self, oid: str, stream: str, count: int) -> list[bytes]:
+        """New records of an organization, made of such as were sent before."""
+        self.read()
+        known = list(itertools.islice(reversed(self.sent(oid, stream).places), 300))
+        now = b'"event_time":%d' % (time.time() * 1000)
+        found: list[bytes] = []
+        for raw in itertools.islice(itertools.cycle(known), count):
+            doc = json.loads(raw)
+            name = doc["detect_id"] if stream == "detect" else doc["routing"]["event_id"]
+            found.append(_TIME.sub(now, raw.replace(name.encode(), str(uuid.uuid4()).encode())))
+        return found
+
+    async def timely(self) -> None:
+        """Wait until what is generated is of now: on a busy machine it may be late, longer than a back-fill looks back."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            with (self._ledger / "generated-event.jsonl").open("rb") as file:
+                file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+                times = _TIME.findall(file.read())
+            if times and time.time() - int(times[-1].rpartition(b":")[2]) / 1000 < LATE:
+                return
+            assert time.monotonic() < end, f"the emulator is more than {LATE} s late; the machine has too much to do"
+            await asyncio.sleep(0.1)
+
+    def generated(self, oid: str, stream: str) -> list[bytes]:
+        """What was generated of an organization's stream, sent or not, since this was asked last."""
+        name = f"generated-{stream}.jsonl"
+        with (self._ledger / name).open("rb") as file:
+            file.seek(self._made_offsets[name])
+            data = file.read()
+        data = data[: data.rfind(b"\n") + 1]
+        self._made_offsets[name] += len(data)
+        for line in data.splitlines():
+            found = _OID.search(line)
+            assert found is not None, line
+            self._made.setdefault((found[1], stream), []).append(line)
+        return self._made.pop((oid.encode(), stream), [])
 
     async def stop(self) -> None:
         if hasattr(self, "_http"):
@@ -130,8 +199,9 @@ class Cloud:
             sent = self.sent(one.oid.decode(), one.stream)
             sent.connections[name] = one
             for line in lines:
-                assert line not in sent.place, f"the emulator sent a record twice: {line[:200]!r}"
-                sent.place[line] = (name, one.lines)
+                places = sent.places.setdefault(line, [])
+                assert not places or line in self._again, f"the emulator sent a record twice: {line[:200]!r}"
+                places.append((name, one.lines))
                 one.lines += 1
         ends = (self._ledger / "connections.jsonl").read_bytes().splitlines()
         for end in ends[self._ends :]:
