@@ -16,8 +16,8 @@ help: ## Show this list
 demo: $(READY) ## See it work against a local LimaCharlie (Ctrl-C ends it)
 	@$(BIN)/lc-pipeline demo $(ARGS)
 
-test: $(READY) ## Run the tests; ARGS="-k spout" is handed to pytest, CI=true makes a missing Kafka an error
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## Run the tests, in two processes; ARGS="-k spout" is handed to pytest, CI=true makes a missing Kafka an error
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadgroup --no-loadscope-reorder)
 
 check: $(READY) ## Lint, formatting, types, and which room may import which
 	$(BIN)/ruff check .

@@ -20,6 +20,9 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+LONGEST = ("test_oracle.py",)
+"""Files with tests that take minutes, each with a broker of its own."""
+
 # how fast examples are made says something of the machine, and nothing of what is tested
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -48,6 +51,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("timeout") is None:
                 # the first test of a fresh clone fetches the broker
                 item.add_marker(pytest.mark.timeout(120))
+        if "e2e" in item.path.parts and item.get_closest_marker("timeout") is None:
+            # processes that start, on a machine with other work
+            item.add_marker(pytest.mark.timeout(60))
+    # With several processes (`--dist loadgroup`) the tests of a file stay together, because they may share an emulator, all that
+    # use the broker share one, and what takes longest begins first.
+    for item in items:
+        shared = item.get_closest_marker("kafka") and item.path.name not in LONGEST
+        item.add_marker(pytest.mark.xdist_group("kafka" if shared else str(item.path)))
+    items.sort(key=lambda item: (item.path.name not in LONGEST, "unit" in item.path.parts))
 
 
 def _no_skip() -> bool:

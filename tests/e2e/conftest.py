@@ -22,6 +22,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 LC_PIPELINE = [sys.executable, "-m", "pipeline.cli"]
+START = 40.0
+"""Seconds in which a process has to start, or to do what it is asked for, on a machine with other work."""
 
 
 def free_port() -> int:
@@ -108,7 +110,7 @@ class Pipeline:
         with self._news:
             self._news.notify_all()
 
-    def wait_log(self, pattern: str, timeout: float = 15.0) -> dict[str, Any]:
+    def wait_log(self, pattern: str, timeout: float = START) -> dict[str, Any]:
         """The first log line whose sentence matches."""
 
         def found() -> dict[str, Any] | None:
@@ -141,10 +143,10 @@ class Pipeline:
         wanted = set(labels.items())
         return sum(value for (found, pairs), value in self.metrics().items() if found == name and wanted <= pairs)
 
-    def wait_metric(self, name: str, at_least: float, timeout: float = 15.0, **labels: str) -> None:
+    def wait_metric(self, name: str, at_least: float, timeout: float = START, **labels: str) -> None:
         until(lambda: self.metric(name, **labels) >= at_least, f"{name}{labels} >= {at_least}", timeout, self.process)
 
-    def wait_delivered(self, timeout: float = 15.0) -> None:
+    def wait_delivered(self, timeout: float = START) -> None:
         """Return when every lane is past all that was accepted."""
         until(lambda: self.metric("pipeline_lane_waiting_records") == 0, "nothing waits", timeout, self.process)
 
@@ -165,7 +167,7 @@ class Pipeline:
 
 
 def until(
-    holds: Callable[[], object], what: str, timeout: float = 15.0, process: subprocess.Popen[bytes] | None = None
+    holds: Callable[[], object], what: str, timeout: float = START, process: subprocess.Popen[bytes] | None = None
 ) -> None:
     """Wait until something outside of this process holds; it can only be asked for, not awaited."""
     end = time.monotonic() + timeout
