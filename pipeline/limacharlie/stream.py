@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -17,12 +17,14 @@ from pipeline.core.errors import (
     RateLimitedError,
     UnavailableError,
 )
+from pipeline.core.lines import Lines
 from pipeline.kit.http import clean
 from pipeline.limacharlie.token import named_permission
 
 HEAD = 4096
 """Bytes that are kept of an oversize record."""
 _LOOK = (b'{"__trace"', b'{"error"', b"{ ", b"{\t")
+_HEADS = max(map(len, _LOOK))
 _MAX_DROPPED = 10**12
 _DENIED = re.compile(r"permission|privilege|forbidden|not allowed|access denied", re.IGNORECASE)
 _UNAUTHORIZED = re.compile(r"unauthori[sz]ed|authenticat|credential|api key|jwt|token", re.IGNORECASE)
@@ -54,9 +56,10 @@ class SpoutParser:
         self._tail = bytearray()
         self._skipping = False
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the records that this chunk completes, without their line ends."""
+    def feed(self, chunk: bytes) -> Sequence[bytes]:
+        """Return the records that this chunk completes, without their line ends; as `Lines` where none of them needed a look."""
         lines = io.BytesIO(chunk).readlines()
+        start, end = 0, len(chunk)
         if not lines:
             return []
         first: list[bytes] = []
@@ -64,20 +67,24 @@ class SpoutParser:
             if not lines[0].endswith(b"\n"):
                 return []
             self._skipping = False
-            del lines[0]
+            start = len(lines.pop(0))
         elif self._tail and lines[0].endswith(b"\n"):
+            start = len(lines[0])
             self._tail += lines.pop(0)
             first = self._complete(bytes(self._tail))
             self._tail = bytearray()
         if lines and not lines[-1].endswith(b"\n"):
+            end -= len(lines[-1])
             self._hold(lines.pop())
-        # What needs a look is rare: whether there is any is cheaper to ask than to look at each line.
-        records = [line[:-1] for line in lines if line.startswith(b"{") and not line.startswith(_LOOK)]
-        if len(records) != len(lines) or b"\r" in chunk:
-            records = [record for line in lines if (record := self._look(line)) is not None]
-        elif records:
-            self.live = True
-        return first + records if first else records
+        if not lines:
+            return first
+        # What needs a look is rare, and lines begin in few ways: whether there is any is cheaper to ask than to look at each line.
+        heads = {line[:_HEADS] for line in lines}
+        if b"\r" in chunk or not all(head.startswith(b"{") and not head.startswith(_LOOK) for head in heads):
+            return first + [record for line in lines if (record := self._look(line)) is not None]
+        self.live = True
+        block = Lines(chunk[start:end], len(lines))
+        return Lines.joined((Lines.of(first), block)) if first else block
 
     def finish(self, *, orderly: bool) -> list[bytes]:
         """The connection ended: return the unterminated rest if it is a whole record, else count it in ``cut``."""

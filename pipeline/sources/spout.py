@@ -19,6 +19,7 @@ from pipeline.core.errors import (
     TemporaryError,
     UnavailableError,
 )
+from pipeline.core.lines import Lines
 from pipeline.core.source import Outlet, Past, Source
 from pipeline.core.types import Duration
 from pipeline.kit.backoff import Backoff
@@ -246,10 +247,10 @@ class Spout(Source[SpoutConfig]):
             except TimeoutError:
                 return UnavailableError("The subscription was not confirmed in time.", where=self.id)
             now = feed.last_byte
-            records = [record for chunk in chunks for record in parser.feed(chunk)]
+            records = Lines.joined([Lines.of(parser.feed(chunk)) for chunk in chunks])
             ending = None if chunks else feed.ending
             if ending is not None:
-                records += parser.finish(orderly=ending.orderly)
+                records = Lines.of([*records, *parser.finish(orderly=ending.orderly)])
             self._count(parser, outlet, before, now)
             before = now
             if records:
