@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import overload
 
 
@@ -72,3 +73,28 @@ class Lines(Sequence[bytes]):
 
     def __repr__(self) -> str:
         return f"Lines({self._count} records, {self.size} bytes)"
+
+
+class Blocks(Sequence[bytes]):
+    """Records in several `Lines`, one after the other: for who would have to copy them to make them one."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[Lines]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return chain.from_iterable(self.parts)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        return Lines.joined(self.parts)[index]
+
+    def __repr__(self) -> str:
+        return f"Blocks({', '.join(map(repr, self.parts))})"

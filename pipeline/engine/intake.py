@@ -12,7 +12,7 @@ from pipeline.core.batch import MAX_RECORDS, Batch, LogId, Origin, Receipt
 from pipeline.core.clock import Clock
 from pipeline.core.config import SourceConfig
 from pipeline.core.errors import PipelineError
-from pipeline.core.lines import Lines
+from pipeline.core.lines import Blocks, Lines
 from pipeline.core.spool import Spool
 from pipeline.engine.letters import SHUTDOWN, SourceLetters
 from pipeline.kit.utf8 import is_utf8
@@ -67,17 +67,22 @@ class Intake:
                 f"the source sent records of the organization {org!r}, which it does not serve", where=self._source
             )
         stream = stream or self._config.stream
-        good = Lines.of(raws)
-        lines = good.ended()
-        if not self._well_formed(good, lines):
-            good = Lines.of(self._sort(raws, log, stream))
+        now = self._clock.now()
+        batches: list[Batch] = []
+        receipt = Receipt()
+        for part in raws.parts if isinstance(raws, Blocks) else (raws,):
+            good = Lines.of(part)
             lines = good.ended()
-        receipt = Receipt(count=len(good), refused=sum(map(bool, raws)) - len(good) if len(good) < len(raws) else 0)
-        if not good:
+            if not self._well_formed(good, lines):
+                good = Lines.of(self._sort(part, log, stream))
+                lines = good.ended()
+                receipt.refused += sum(map(bool, part)) - len(good)
+            receipt.count += len(good)
+            if good:
+                batches += (Batch(run, log, stream, now, origin) for run in _cut(good, lines, self._spool.max_batch))
+        if not batches:
             await self._letters.room()
             return receipt
-        now = self._clock.now()
-        batches = [Batch(run, log, stream, now, origin) for run in _cut(good, lines, self._spool.max_batch)]
         await self._append(log, batches)
         receipt.wait_for(self._spool, log, batches[-1].end)
         if receipt.refused:

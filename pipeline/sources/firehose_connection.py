@@ -10,7 +10,7 @@ from typing import Protocol
 
 import orjson
 
-from pipeline.core.lines import Lines
+from pipeline.core.lines import Blocks, Lines
 from pipeline.core.source import Outlet
 from pipeline.kit.framing import Framer
 from pipeline.kit.tls_server import Buffers, End, Receiver
@@ -224,7 +224,7 @@ class Connection(Receiver):
         parts, self._parts = self._parts, []
         self._sending_size, self._size = self._size, 0
         try:
-            self._runs = self._attribute(Lines.joined(parts))
+            self._runs = self._attribute(parts)
             while self._runs:
                 org, run = self._runs.pop(0)
                 receipt = await self._outlet.send(run, org=org)
@@ -265,13 +265,13 @@ class Connection(Receiver):
             self._outlet.refuse(raw, reason)
         self._nameless, self._nameless_size = [], 0
 
-    def _attribute(self, lines: Lines) -> list[tuple[str, Sequence[bytes]]]:
+    def _attribute(self, parts: Sequence[Sequence[bytes]]) -> list[tuple[str, Sequence[bytes]]]:
         """Sort records by organization, in runs; what comes before a stranger's record is still taken."""
         admission = self._admission
         self.proven = self.proven or admission.token
         if self._org is not None and not admission.verify:
-            return [(self._org, lines)]
-        records = list(lines)
+            return [(self._org, Blocks([Lines.of(part) for part in parts]))]
+        records = [record for part in parts for record in part]
         runs: list[tuple[str, list[bytes]]] = []
         for index, record in enumerate(records):
             if self._org is not None and not admission.verify:

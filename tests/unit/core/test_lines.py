@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.lines import Lines
+from pipeline.core.lines import Blocks, Lines
 
 records = st.lists(st.binary(max_size=20).map(lambda raw: raw.replace(b"\n", b" ")), max_size=12)
 places = st.none() | st.integers(-15, 15)
@@ -38,3 +38,11 @@ def test_what_is_no_sequence_of_the_same_records_is_not_equal() -> None:
     assert Lines.of([b"a", b"b"]) != [b"a"]
     assert Lines.of([b"a"]) != b"a"
     assert "1 records" in repr(Lines.of([b"a"]))
+
+
+@given(st.lists(records, max_size=4))
+def test_several_blocks(parts: list[list[bytes]]) -> None:
+    """Blocks are the sequence of all their records."""
+    blocks, whole = Blocks([Lines.of(part) for part in parts]), [raw for part in parts for raw in part]
+    assert (list(blocks), len(blocks), list(blocks[1:]), bool(blocks)) == (whole, len(whole), whole[1:], bool(whole))
+    assert [blocks[at] for at in range(len(blocks))] == whole

@@ -8,6 +8,7 @@ import pytest
 from pipeline.core.batch import MAX_BYTES, MAX_RECORDS, LogId
 from pipeline.core.config import SourceConfig
 from pipeline.core.errors import PipelineError
+from pipeline.core.lines import Blocks, Lines
 from pipeline.engine.intake import Intake
 from pipeline.engine.letters import DeadLetters
 from pipeline.kit.clock import SystemClock
@@ -92,6 +93,24 @@ async def test_what_is_refused(make, raw, reason):
     assert [list(batch.records) for batch in spool.batches] == [[b'{"a":1}', b'{"b":1}']]
     assert (receipt.count, receipt.refused) == (2, 1)
     assert make.letters.sources["tap"].counts == {reason: 1}
+
+
+async def test_several_blocks_together(make):
+    """What comes in several blocks is judged and counted like one, keeps its order, and each block is a batch as it came."""
+    intake, spool = await make()
+    parts = [
+        Lines.of([b'{"a":1}', b"{}"]),
+        Lines.of([b'{"b":1}', b"[]", b'{"b":2}']),
+        Lines.of([b"bad"]),
+        Lines.of([b"{}"]),
+    ]
+    receipt = await intake.send(Blocks(parts))
+    assert [list(batch.records) for batch in spool.batches] == [
+        [b'{"a":1}', b"{}"], [b'{"b":1}', b'{"b":2}'], [b"{}"]
+    ]  # fmt: skip
+    assert spool.batches[0].records is parts[0]
+    assert (receipt.count, receipt.refused) == (5, 2)
+    assert make.letters.sources["tap"].counts == {"not_an_object": 2}
 
 
 async def test_form_only(make):
