@@ -39,6 +39,32 @@ class InHand:
         self.refusing = bool(step.refusals)
         """Whether what the filters refused is still on its way into the dead letter."""
 
+    def slice(self, room_events: int, room_bytes: int, *, first: bool) -> Slice | None:
+        """The next payloads that fit; None when they must begin the next write. What stems from one record stays together."""
+        step, start = self.step, self.taken
+        count = len(step.payloads)
+        if start == 0 and count <= room_events and step.size <= room_bytes:
+            self.taken = count
+            return Slice(self, 0, count, step.size)
+        if not first and start == 0:
+            return None
+        payloads = self.payloads = list(self.payloads) if start == 0 else self.payloads
+        offsets = step.offsets
+        size = fitting = 0
+        end = count
+        edge = start
+        for index in range(start, count):
+            if index == start or offsets is None or offsets[index] != offsets[index - 1]:
+                edge, fitting = index, size
+            size += len(payloads[index])
+            if (index - start >= room_events or size > room_bytes) and (edge > start or not first):
+                end, size = edge, fitting
+                break
+        if end == start:
+            return None
+        self.taken = end
+        return Slice(self, start, end, size)
+
     def finish(self, start: int, end: int) -> None:
         self.finished[start] = end
         while self.done in self.finished:

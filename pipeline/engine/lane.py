@@ -178,9 +178,11 @@ class Lane:
                     await self._commit_skipped()
                 hand, read = (self._current, False) if self._current else await self._next()
                 if hand is not None:
-                    found = self._slice(hand, limits.max_events - events, self._max_bytes - size, first=not slices)
+                    found = hand.slice(limits.max_events - events, self._max_bytes - size, first=not slices)
                     if found is None:
                         return slices
+                    if hand.taken == len(hand.payloads):
+                        self._current = None
                     slices.append(found)
                     events += found.end - found.start
                     size += found.size
@@ -267,35 +269,6 @@ class Lane:
         for tally in self._counting(log, self._cursors[log]):
             tally.discarded["spool_damage"] = tally.discarded.get("spool_damage", 0) + count
         self._log.error("The spool lost records.", lane=self.id, log=str(log), records=count)
-
-    def _slice(self, hand: InHand, room_events: int, room_bytes: int, *, first: bool) -> Slice | None:
-        """The payloads of this step that fit; None when it must begin the next write. A record's payloads stay together."""
-        step, start = hand.step, hand.taken
-        count = len(step.payloads)
-        if start == 0 and count <= room_events and step.size <= room_bytes:
-            hand.taken = count
-            self._current = None
-            return Slice(hand, 0, count, step.size)
-        if not first and start == 0:
-            return None
-        payloads = hand.payloads = list(hand.payloads) if start == 0 else hand.payloads
-        offsets = step.offsets
-        size = fitting = 0
-        end = count
-        edge = start
-        for index in range(start, count):
-            if index == start or offsets is None or offsets[index] != offsets[index - 1]:
-                edge, fitting = index, size
-            size += len(payloads[index])
-            if (index - start >= room_events or size > room_bytes) and (edge > start or not first):
-                end, size = edge, fitting
-                break
-        if end == start:
-            return None
-        hand.taken = end
-        if end == count:
-            self._current = None
-        return Slice(hand, start, end, size)
 
     # --- writing
 

@@ -15,6 +15,7 @@ from pipeline.engine.build import Plan, SourceRun
 from pipeline.engine.dedupe import TABLE
 from pipeline.engine.health import Health
 from pipeline.engine.lane import Lane
+from pipeline.engine.promise import promise
 from pipeline.engine.status import Status
 from pipeline.engine.summary import Summary, summarize
 from pipeline.kit import log as logs
@@ -120,18 +121,7 @@ class Runner:
                 plan.watch.arrived(batch)
         self._marks = restored.marks
         for route in plan.routes:
-            self._log.info(self._promise(route.name), route=route.name)
-
-    def _promise(self, route: str) -> str:
-        if self.plan.spool.durable:
-            sinks = self.plan.config.sinks
-            files = {sinks[name].type == "file" for name in self.plan.config.routes[route].to}
-            often = "exactly once" if files == {True} else "at least once"
-            often += ", and into files exactly once" if len(files) > 1 else ""
-            return f"Across a crash every accepted record is delivered {often}: the spool is on disk."
-        return (
-            "Across a crash accepted records may be lost, because the spool is in memory; a clean stop delivers them."
-        )
+            self._log.info(promise(plan.config, route.name, durable=plan.spool.durable), route=route.name)
 
     async def _work(self) -> None:
         plan = self.plan
