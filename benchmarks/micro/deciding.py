@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -14,6 +14,9 @@ from benchmarks.micro.reading import Cases
 from pipeline.config.registry import Registry, config_class
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.component import Context
+from pipeline.core.config import FilterConfig
+from pipeline.core.event import Event
+from pipeline.core.filter import Filter
 from pipeline.core.lines import Lines
 from pipeline.core.types import RecordPath
 from pipeline.engine.route import Route
@@ -23,6 +26,7 @@ from pipeline.rules.compile import compile_rule
 
 IS = {"type": "match", "op": "is", "path": "routing/event_type", "value": KEEP}
 PATTERN = {"op": "matches", "path": "routing/event_type", "re": f"^{KEEP}$"}
+FOREIGN = {"type": "foreign"}
 LOG = LogId("bench")
 
 
@@ -35,11 +39,18 @@ def batches(records: list[bytes]) -> list[Batch]:
     return made
 
 
+class Foreign(Filter[FilterConfig]):
+    """As another package has it, which says nothing of what it needs."""
+
+    def apply(self, events: Sequence[Event]) -> Sequence[Event]:
+        return [event for event in events if event.doc["routing"]["event_type"] == KEEP]
+
+
 def route(filters: list[dict[str, Any]], paths: tuple[str, ...] = ()) -> Route:
     registry = Registry()
-    stages = []
+    stages: list[Filter[Any]] = []
     for number, given in enumerate(filters):
-        component = registry.component("filters", given["type"])
+        component = Foreign if given == FOREIGN else registry.component("filters", given["type"])
         config = config_class(component).model_validate(given, context={"registry": registry})
         context = Context(f"filter.{number}", logs.get(component="bench"), SystemClock(), Quiet(), asyncio.Event())
         stages.append(component(config, context))
@@ -73,6 +84,7 @@ def filters(records: list[bytes]) -> Cases:
         "match with a wildcard path": step([{"type": "match", "op": "is", "path": "event/*", "value": "nothing"}]),
         "events": step([{"type": "events", "include": [KEEP]}]),
         "three filters": step(three),
+        "a filter that is given events": step([FOREIGN]),
         "sample, one of ten": step([{"type": "sample", "rate": 10}]),
     }
 

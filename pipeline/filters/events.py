@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import MinLen
 from pydantic import model_validator
@@ -43,8 +43,16 @@ class Events(PredicateFilter[EventsConfig]):
         return Needs(values=READ, presence=LOOKED_AT, sequence=False, marks=marks)
 
     def decider(self) -> Decider:
-        if self.config.include is not None:
-            included = frozenset(self.config.include)
-            return lambda doc, _: event_type(doc) in included
-        excluded = frozenset(self.config.exclude or ())
-        return lambda doc, _: event_type(doc) not in excluded
+        if self.config.include is None:
+            excluded = frozenset(self.config.exclude or ())
+            return lambda doc, _: event_type(doc) not in excluded
+        included = frozenset(self.config.include)
+
+        def keeps(doc: Any, _: int) -> bool:
+            routing = doc.get("routing")
+            if routing.__class__ is dict:  # as `event_type` does; a call more would be felt, once for each record
+                found = routing.get("event_type")
+                return found.__class__ is str and found in included
+            return event_type(doc) in included
+
+        return keeps

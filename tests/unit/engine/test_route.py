@@ -8,7 +8,7 @@ from pipeline.core.batch import Batch, LogId
 from pipeline.core.config import FilterConfig
 from pipeline.core.filter import Filter
 from pipeline.core.types import RecordPath
-from pipeline.engine.route import Route
+from pipeline.engine.route import TOGETHER, Route
 from pipeline.kit import log as logs
 
 BROKEN = b'{"broken"}'
@@ -68,6 +68,41 @@ def test_replace(route, stage):
     change = stage(lambda events: [e.replace({"new": 1}) if e.index == 1 else e for e in events])
     step = run(route(change), batch(b'{ "a":1}', b"{}"))
     assert (step.payloads, step.changed) == ([b'{ "a":1}', b'{"new":1}'], {1})
+
+
+def test_many_records(route, stage):
+    """Filters get the events of a batch in groups; what they do to each counts at its place in the batch."""
+    sizes = []
+
+    def work(events):
+        sizes.append(len(events))
+        out = []
+        for each in reversed(events):
+            number = each.doc["n"]
+            if number % 7 == 3:
+                each.reject("seven")
+            if number % 3 == 1:
+                each.replace({"new": number})
+            if number % 3:
+                out.append(each)
+            if number % 5 == 0:
+                out.append(each.derive({"of": number}))
+        return out
+
+    count = 2 * TOGETHER + 3
+    step = run(route(stage(work), paths=[RecordPath("n")]), batch(*numbered(count), first=9), 10)
+    expected = []
+    for number in range(1, count):
+        if number % 3 and number % 7 != 3:
+            changed = number % 3 == 1
+            expected.append((number, b'{"%b":%d}' % (b"new" if changed else b"n", number), changed))
+        if number % 5 == 0:
+            expected.append((number, b'{"of":%d}' % number, True))
+    found = [(step.offset(at), raw, at in step.changed) for at, raw in enumerate(step.payloads)]
+    assert found == expected
+    assert [values.get("n") for values in step.values] == [None if made else str(at) for at, _, made in expected]
+    assert [one.offset for one in step.refusals] == [number for number in range(1, count) if number % 7 == 3]
+    assert sizes == [TOGETHER, TOGETHER, 2]
 
 
 def test_derive(route, stage):
