@@ -22,6 +22,10 @@ READ_SIZE = 256 << 10
 _PIECE = 16 << 10
 """Ciphertext is fed in pieces: the BIO of a connection keeps the room of the largest piece it ever had."""
 
+_LARGE = 8 << 10
+"""Bytes of a record after which it is cheaper to look at the next one's header than to be told that it is not whole."""
+_HEADER = 5
+
 
 class Buffers:
     """What all connections of one event loop read and decrypt into; a callback is done with them when it returns."""
@@ -162,27 +166,37 @@ class Receiver(asyncio.BufferedProtocol):
         end: End | None = None
         error: ssl.SSLError | None = None
         for start in range(0, nbytes, _PIECE):
-            self._incoming.write(raw[start : min(start + _PIECE, nbytes)])
+            stop = min(start + _PIECE, nbytes)
+            self._incoming.write(raw[start:stop])
             try:
                 if not self.secured:
                     tls.do_handshake()
                     self._secure()
-                while size := tls.read(len(plain), plain[filled:]):
-                    filled += cast(int, size)
+                while size := cast(int, tls.read(len(plain), plain[filled:])):
+                    filled += size
+                    if size >= _LARGE and not self._more(stop):
+                        break
+                else:
+                    end = "closed"
             except ssl.SSLWantReadError:
                 continue
             except ssl.SSLZeroReturnError:
-                pass
+                end = "closed"
             except ssl.SSLError as problem:
                 end, error = "broken" if self.secured else "handshake", problem
+            if end is not None:
                 break
-            end = "closed"
-            break
         self._flush()
         if filled:
             self.received(bytes(plain[:filled]))
         if end is not None:
             self._end(end, error)
+
+    def _more(self, stop: int) -> bool:
+        """Whether what TLS has not read yet may have a whole record; it ends at ``stop`` in the buffer."""
+        left = self._incoming.pending
+        at, raw = stop - left, self._buffers.raw
+        return at < 0 or (left >= _HEADER and left >= _HEADER + (raw[at + 3] << 8 | raw[at + 4]))
 
     def _secure(self) -> None:
         self.secured = True
