@@ -117,7 +117,7 @@ class DecodePlan:
         able = [(stage, needs) for stage, needs in part if ByteTest.fits(needs.marks, up_to)]
         if not able:
             return
-        stage, needs = min(able, key=lambda one: (len(one[1].marks), -min(map(len, one[1].marks))))
+        stage, needs = min(able, key=lambda one: _price(one[1]))
         most = 1 - _CUT - share * len(needs.marks)
         if most <= _CUT:
             return
@@ -157,6 +157,12 @@ def _while(part: _Part, holds: Callable[[Needs], bool]) -> list[tuple[Filter[Any
             break
         found.append(one)
     return found
+
+
+def _price(needs: Needs) -> tuple[int, bool, int]:
+    """What of several is looked for: few alternatives, rather values than keys, which more records have, and long ones."""
+    keys = {b'"%b"' % place[-1].encode() for place in needs.values | needs.presence if place}
+    return len(needs.marks), not keys.isdisjoint(needs.marks), -min(map(len, needs.marks))
 
 
 def _ids(part: _Part) -> tuple[str, ...]:

@@ -86,8 +86,8 @@ def _marks_of_operator(rule: Mapping[str, Any]) -> tuple[bytes, ...]:
     if rule.get("not"):
         return ()
     if rule["op"] == "and":
-        found = [marks for one in rule["rules"] if (marks := _marks(one))]
-        return min(found, key=len, default=())
+        found = [(len(marks), _by_key(one), marks) for one in rule["rules"] if (marks := _marks(one))]
+        return min(found, key=lambda one: one[:2], default=(0, False, ()))[2]
     if rule["op"] == "or":
         each = [_marks(one) for one in rule["rules"]]
         every = tuple(dict.fromkeys(mark for marks in each for mark in marks))
@@ -112,6 +112,11 @@ def _value(rule: Mapping[str, Any]) -> tuple[bytes, ...]:
         case "contains":
             return (text.encode(),)
     return ()
+
+
+def _by_key(rule: Mapping[str, Any]) -> bool:
+    """Whether only a key is looked for, which more records have than any one value."""
+    return "path" in rule and not rule.get("not") and not _value(rule)
 
 
 def _key(rule: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -87,11 +87,13 @@ def test_the_byte_test_spares_the_decode():
 
 
 def test_any_filter_may_name_the_bytes():
-    """Those are looked for that say most: fewest alternatives, then the longest, of whichever filter."""
+    """Those are looked for that say most: fewest alternatives, values before keys, the longest, of whichever filter."""
     marks = (
         DecodePlan("all", [types("A", "B"), match("a", "bc"), match("b", "def"), match("c", "gh")], ()).phases[0].marks
     )
     assert marks == ('"def"',)
+    keys = match("event/FILE_PATH", "a", op="contains", **{"case sensitive": False})
+    assert DecodePlan("all", [keys, match("a", "b")], ()).phases[0].marks == ('"b"',)
 
 
 def test_a_record_too_large_for_the_byte_test_is_decoded():
@@ -131,6 +133,7 @@ def test_marks_of_rules_in_rules():
         return DecodePlan("all", [made], ()).phases[0].marks
 
     assert marks("and", blind, {"op": "or", "rules": [one, other]}, other) == ('"y.exe"',)
+    assert marks("and", {"op": "exists", "path": "a/*/FILE_PATH"}, one) == ('"x.exe"',)
     assert marks("or", one, other, one) == ('"x.exe"', '"y.exe"')
     assert marks("or", one, blind) == ()
 
