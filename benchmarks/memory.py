@@ -22,6 +22,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import trustme
+
 from benchmarks._rig import Flood, Rig, free_port
 from benchmarks.corpus import corpus
 
@@ -66,7 +68,18 @@ def idle(count: int) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="memory-")))
         port = free_port()
-        hose = {"type": "firehose", "stream": "event", "listen": f"127.0.0.1:{port}", "max_connections": count + 1}
+        issued = trustme.CA().issue_cert("127.0.0.1")
+        cert, key = folder / "cert.pem", folder / "key.pem"
+        issued.cert_chain_pems[0].write_to_path(cert)
+        issued.private_key_pem.write_to_path(key)
+        # With a certificate of one's own; making one takes a library of 8 MiB.
+        hose = {
+            "type": "firehose",
+            "stream": "event",
+            "listen": f"127.0.0.1:{port}",
+            "tls": {"cert": str(cert), "key": str(key)},
+            "max_connections": count + 1,
+        }
         rig = Rig(folder, {
             "sources": {"hose": hose},
             "sinks": {"archive": {"type": "file", "path": f"{folder}/out/%H.jsonl"}},
