@@ -5,7 +5,30 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import overload
+from operator import itemgetter
+from typing import NamedTuple, Self, overload
+
+_LF = 10
+_FIRST, _LAST = itemgetter(0), itemgetter(-2)
+
+
+class Edges(NamedTuple):
+    """What lines look like from outside: enough to judge their form without cutting them out again."""
+
+    lines: int
+    firsts: set[int]
+    """The bytes that they begin with; an LF is an empty line's."""
+    lasts: set[int]
+    """The bytes before their LF; unknown where a line is empty."""
+    longest: int
+    """Bytes of the longest, without its LF."""
+
+    @classmethod
+    def of(cls, lines: Sequence[bytes]) -> Self:
+        """``lines`` have their LF."""
+        firsts = set(map(_FIRST, lines))
+        lasts = set() if _LF in firsts else set(map(_LAST, lines))
+        return cls(len(lines), firsts, lasts, max(map(len, lines), default=1) - 1)
 
 
 class Lines(Sequence[bytes]):
@@ -14,12 +37,13 @@ class Lines(Sequence[bytes]):
     Never changed. The records are cut out anew by whoever asks for them; ask once, for all. No record may hold an LF.
     """
 
-    __slots__ = ("_count", "block")
+    __slots__ = ("_count", "_edges", "block")
 
-    def __init__(self, block: bytes, count: int) -> None:
-        """``block`` holds so many LF, the last of them at its end."""
+    def __init__(self, block: bytes, count: int, edges: Edges | None = None) -> None:
+        """``block`` holds so many LF, the last of them at its end. ``edges`` are its lines', from who had cut them out anyway."""
         self.block = block
         self._count = count
+        self._edges = edges
 
     @classmethod
     def of(cls, records: Sequence[bytes]) -> Lines:
@@ -44,6 +68,13 @@ class Lines(Sequence[bytes]):
     def ended(self) -> list[bytes]:
         """The records, each with its LF: what a JSON decoder takes as well, at the price of one copy and not of two."""
         return io.BytesIO(self.block).readlines()
+
+    @property
+    def edges(self) -> Edges:
+        """Of the lines in the block: should a record hold an LF, they are more than the records."""
+        if self._edges is None:
+            self._edges = Edges.of(self.ended())
+        return self._edges
 
     def __len__(self) -> int:
         return self._count

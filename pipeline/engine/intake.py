@@ -6,7 +6,6 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from operator import itemgetter
 
 from pipeline.core.batch import MAX_RECORDS, Batch, LogId, Origin, Receipt
 from pipeline.core.clock import Clock
@@ -18,8 +17,7 @@ from pipeline.engine.letters import SHUTDOWN, SourceLetters
 from pipeline.kit.utf8 import is_utf8
 
 _OPEN, _CLOSE = frozenset(b"{"), frozenset(b"}")
-_FIRST, _LAST = itemgetter(0), itemgetter(-2)
-"""A line's bytes between which its record is."""
+_LF = 10
 
 
 class Intake:
@@ -72,14 +70,12 @@ class Intake:
         receipt = Receipt()
         for part in raws.parts if isinstance(raws, Blocks) else (raws,):
             good = Lines.of(part)
-            lines = good.ended()
-            if not self._well_formed(good, lines):
+            if not self._well_formed(good):
                 good = Lines.of(self._sort(part, log, stream))
-                lines = good.ended()
                 receipt.refused += sum(map(bool, part)) - len(good)
             receipt.count += len(good)
             if good:
-                batches += (Batch(run, log, stream, now, origin) for run in _cut(good, lines, self._spool.max_batch))
+                batches += (Batch(run, log, stream, now, origin) for run in _cut(good, self._spool.max_batch))
         if not batches:
             await self._letters.room()
             return receipt
@@ -112,15 +108,16 @@ class Intake:
                     if self._accepted is not None:
                         self._accepted(batch)
 
-    def _well_formed(self, block: Lines, lines: Sequence[bytes]) -> bool:
-        """Judge all records, which are these lines; False means that at least one may be bad. Quicker than `fault` on each of them."""
+    def _well_formed(self, block: Lines) -> bool:
+        """Judge all records; False means that at least one may be bad. Quicker than `fault` on each of them."""
         # One that holds an LF makes more lines than there are records.
-        if len(lines) != len(block) or max(map(len, lines), default=0) > self._config.max_record + 1:
+        lines, firsts, lasts, longest = block.edges
+        if lines != len(block) or longest > self._config.max_record:
             return False
         if self._config.format != "json":
-            if b"\n" in lines:
+            if _LF in firsts:
                 return False
-        elif set(map(_FIRST, lines)) != _OPEN or set(map(_LAST, lines)) != _CLOSE:
+        elif firsts != _OPEN or lasts != _CLOSE:
             return False
         return is_utf8(block.block)
 
@@ -153,10 +150,11 @@ def fault(raw: bytes, config: SourceConfig) -> str:
     return ""
 
 
-def _cut(block: Lines, lines: Sequence[bytes], max_bytes: int) -> list[Lines]:
+def _cut(block: Lines, max_bytes: int) -> list[Lines]:
     """Cut into runs that fit a batch of so many bytes."""
-    if len(lines) <= MAX_RECORDS and block.size <= max_bytes:
+    if len(block) <= MAX_RECORDS and block.size <= max_bytes:
         return [block]
+    lines = block.ended()
     runs: list[Lines] = []
     start = at = 0
     while start < len(lines):

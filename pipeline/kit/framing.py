@@ -6,12 +6,11 @@ import io
 import re
 from collections.abc import Sequence
 from itertools import islice
-from operator import itemgetter
 from typing import Literal
 
 import orjson
 
-from pipeline.core.lines import Lines
+from pipeline.core.lines import Edges, Lines
 
 Fault = Literal["oversize", "token", "truncated"]
 
@@ -24,7 +23,6 @@ TURN = 2048
 
 _LF, _LESS = b"\n<"
 _BRACE = frozenset(b"{")
-_FIRST = itemgetter(0)
 _DIGITS = frozenset(b"0123456789")
 
 _COUNT = re.compile(rb"([1-9]\d{0,8}) (?=\{|<\d{1,3}>)")
@@ -143,18 +141,17 @@ class Framer:
         block = b"".join((tail, memoryview(data)[:end])) if tail or end < len(data) else data
         stream = io.BytesIO(block)
         lines = list(islice(stream, TURN))
-        if set(map(_FIRST, lines)) != _BRACE or b"\r" in block:
-            return None
-        if len(block) > self._max_record and max(map(len, lines)) > self._max_record + 1:
+        edges = Edges.of(lines)
+        if edges.firsts != _BRACE or edges.longest > self._max_record or b"\r" in block:
             return None
         at = stream.tell()
         if at < len(block):
             self._rest = block[at:] + data[end:]
             self._tail = bytearray()
-            return Lines(block[:at], len(lines))
+            return Lines(block[:at], len(lines), edges)
         self._tail = bytearray(memoryview(data)[end:])
         self._check_tail()
-        return Lines(block, len(lines))
+        return Lines(block, len(lines), edges)
 
     def _take(self) -> bytes:
         data = bytes(self._tail)

@@ -24,6 +24,10 @@ def test_a_block_is_the_sequence_of_its_records(
     assert list(lines[start:stop:step]) == raws[start:stop:step]
     assert [line[:-1] for line in lines.ended()] == raws
     assert all(line.endswith(b"\n") for line in lines.ended())
+    edges = lines.edges
+    assert (edges.lines, edges.longest) == (len(raws), max(map(len, raws), default=0))
+    assert edges.firsts == {(raw + b"\n")[0] for raw in raws}
+    assert edges.lasts == (set() if b"" in raws else {raw[-1] for raw in raws})
 
 
 @given(st.lists(records, max_size=4))
