@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from accounts import STREAMS, Accounts, LaneAccount, LogAccount, Snapshot, digest, hold
-from world import Cloud
+from accounts import RECENT, STREAMS, Accounts, LaneAccount, LogAccount, Snapshot, digest, hold
+from world import TIME, Cloud
+
+from pipeline.spool.inspection import batches, survey
 
 
 class CopiesAccounts(Accounts):
@@ -90,6 +93,15 @@ class FillingAccounts(Accounts):
 
     def at(self, log: LogAccount, number: int) -> bytes:
         return log.witnessed[number]
+
+    def late(self) -> float:
+        """Seconds since the newest record of those in the spool that came by themselves was generated."""
+        newest = dict.fromkeys(STREAMS, 0.0)
+        for name, log in survey(self.spool).logs.items():
+            for batch in batches(log, max(0, log.end - RECENT)):
+                if batch.origin == "live" and (found := TIME.findall(batch.records[-1])):
+                    newest[name.source] = max(newest[name.source], int(found[-1].rpartition(b":")[2]) / 1000)
+        return time.time() - min(newest.values())
 
     def check_files(self, now: Snapshot) -> None:
         """Each record once, each as it was generated, and what was in the spool and is passed is there."""

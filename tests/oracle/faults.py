@@ -84,11 +84,12 @@ class Faults:
     async def full(self) -> None:
         disk = self.slot.disk
         assert disk is not None
+        await self.slot.timely()
         disk.fill()
         await asyncio.sleep(self.rng.uniform(0.1, 0.6))
         if self.rng.random() < 0.3:
             self.slot.say("while the disk is full:")
-            await self.slot.kill()
+            await self.slot.kill(timely=False)
             await self.slot.start()
             await asyncio.sleep(self.rng.uniform(0, 1))
         disk.clear()

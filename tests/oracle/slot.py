@@ -21,7 +21,9 @@ from moody import CONTROL, Control
 from process import Process
 from shapes import SHAPES, write
 from shedding import SheddingAccounts
-from world import Cloud, Lake
+from world import LATE, PATIENCE, Cloud, Lake
+
+from pipeline.core.errors import UnavailableError
 
 SETTLE = 90.0
 """Seconds within which everything has to be delivered once nothing is wrong any more."""
@@ -90,12 +92,30 @@ class Slot:
 
     async def timely(self) -> None:
         """Before something is done that back-fill is to make good: what is on the way is to be younger than that looks back."""
-        if self.shape.fills:
-            await self.cloud.timely()
+        if not isinstance(self.accounts, FillingAccounts):
+            return
+        await self.cloud.timely()
+        begun = time.monotonic()
+        while (late := self._late(self.accounts)) > LATE:
+            waited = time.monotonic() - begun
+            hold(
+                waited < PATIENCE,
+                f"records are {late:.0f} s on their way into the spool; the machine has too much to do",
+            )
+            if waited > PATIENCE / 4:  # it may be full
+                self.set_mood("well")
+            await asyncio.sleep(0.2)
 
-    async def kill(self) -> None:
+    def _late(self, accounts: FillingAccounts) -> float:
+        """Seconds that records are on their way; a little more than too long where the spool is just busy."""
+        with contextlib.suppress(UnavailableError, OSError):
+            return accounts.late()
+        return LATE + 1
+
+    async def kill(self, *, timely: bool = True) -> None:
         """kill -9, with a look at what it had counted just before."""
-        await self.timely()
+        if timely:
+            await self.timely()
         received: dict[str, int] = {}
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             received = (await self.process.metrics()).received
@@ -149,7 +169,7 @@ class Slot:
             if rng.random() < 0.25:
                 await asyncio.sleep(rng.uniform(0, 0.9))
                 self.done["kill -9 while it starts"] += 1
-                await self.timely()
+                await self.cloud.timely()
                 await self.process.end(signal.SIGKILL)
                 self._examine({}, crashed=True)
                 await self.start()

@@ -27,7 +27,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 LC_PIPELINE = [sys.executable, "-m", "pipeline.cli"]
 _OID = re.compile(rb'"oid":"([0-9a-f-]{36})"')
-_TIME = re.compile(rb'"event_time":[0-9]+')
+TIME = re.compile(rb'"event_time":[0-9]+')
 CHUNK = 256
 """Records that are emitted with one request."""
 LATE, PATIENCE = 5.0, 120.0
@@ -141,7 +141,7 @@ class Cloud:
         for raw in itertools.islice(itertools.cycle(known), count):
             doc = json.loads(raw)
             name = doc["detect_id"] if stream == "detect" else doc["routing"]["event_id"]
-            found.append(_TIME.sub(now, raw.replace(name.encode(), str(uuid.uuid4()).encode())))
+            found.append(TIME.sub(now, raw.replace(name.encode(), str(uuid.uuid4()).encode())))
         return found
 
     async def timely(self) -> None:
@@ -150,7 +150,7 @@ class Cloud:
         while True:
             with (self._ledger / "generated-event.jsonl").open("rb") as file:
                 file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
-                times = _TIME.findall(file.read())
+                times = TIME.findall(file.read())
             if times and time.time() - int(times[-1].rpartition(b":")[2]) / 1000 < LATE:
                 return
             assert time.monotonic() < end, f"the emulator is more than {LATE} s late; the machine has too much to do"

@@ -345,6 +345,7 @@ async def test_what_does_not_close_does_not_keep_the_rest_from_closing(make):
     assert (summary.exit_code, len(sink_of(runner).stored)) == (0, 5)
 
 
+@pytest.mark.timeout(60)  # it looks all the time, so it needs the processor for itself
 async def test_the_books_are_right_at_every_moment(make):
     """With sinks that fail in all ways they can, every scrape while it runs, and the end, add up."""
     rng = random.Random(7)
