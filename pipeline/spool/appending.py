@@ -59,6 +59,7 @@ class Appender:
         """Batches that have room and wait for the thread."""
         self._start: asyncio.Handle | None = None
         self._writing = False
+        self._closed = False
         self._free = 0
         """Bytes of the disk that may be used, as the thread last saw it."""
         self._looked = 0.0
@@ -71,9 +72,8 @@ class Appender:
         """Write a batch that has room; `Entry.end` says when it is accepted."""
         self._shares.charge(entry.batch.log, entry.cost)
         self._ready.append(entry)
-        if self._start is None and not self._writing:
-            # What else comes in this turn of the event loop goes along.
-            self._start = asyncio.get_running_loop().call_soon(self._next)
+        if not self._writing:
+            self._soon()
 
     async def take_back(self, entries: Sequence[Entry]) -> None:
         """Do not write them, as their caller is cancelled; what is being written already is waited for, as it may be accepted."""
@@ -98,10 +98,16 @@ class Appender:
 
     async def close(self) -> None:
         """Put all that is accepted on the disk. Raises OSError."""
+        self._closed = True
         for timer in (self._start, self._sync_due, self._retry):
             if timer is not None:
                 timer.cancel()
         await self._worker.run(self._sync)
+
+    def _soon(self) -> None:
+        """Write what is ready in the next turn of the event loop: what comes until then goes along."""
+        if self._start is None and not self._closed:
+            self._start = asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
         self._start = None
@@ -168,7 +174,7 @@ class Appender:
             self._backoff.reset()
         if not self._full_sync and self._sync_due is None:
             self._sync_due = asyncio.get_running_loop().call_later(SYNC_INTERVAL, self._start_sync)
-        self._next()
+        self._soon()  # who goes on now may have more
 
     def _accept(self, log: DiskLog, entry: Entry, segment: Segment) -> None:
         batch, stats = entry.batch, log.stats
