@@ -168,9 +168,13 @@ class LogWriter:
         return True
 
     def _trim(self) -> None:
-        """Cut the zeros behind what counts. Raises OSError."""
-        if self._fd >= 0 and self._end > self._length and not self._broken:
-            os.ftruncate(self._fd, self._length)
+        """Cut the zeros behind what counts. Raises OSError, unless the segment is left alone anyway."""
+        if self._fd >= 0 and self._end > self._length:
+            try:
+                os.ftruncate(self._fd, self._length)
+            except OSError:
+                if not self._broken:
+                    raise
             self._end = self._length
             self._synced = -1
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from pipeline.core.batch import Batch, LogId
 from pipeline.kit import log as logs
-from pipeline.spool import disk, folder, writing
+from pipeline.spool import disk, writing
 from pipeline.spool.disk import DiskSpool, DiskSpoolConfig
 from pipeline.spool.inspection import survey, verify
 
@@ -68,8 +68,8 @@ class DiskSpoolMachine(RuleBasedStateMachine):
         self.pending: list[tuple[Batch, asyncio.Task[None]]] = []
         self.marks: dict[str, int] = {}
         self.synced: dict[int, int] = {}
-        self.real_sync = folder.datasync
-        writing.datasync = self.sync
+        self.patches = pytest.MonkeyPatch()
+        self.patches.setattr(writing, "datasync", self.sync)
 
     def sync(self, fd: int) -> None:
         """Stand in for fdatasync: what it saw survives a power cut."""
@@ -83,7 +83,8 @@ class DiskSpoolMachine(RuleBasedStateMachine):
     )
     def begin(self, sync: str, policies: tuple[str, str], direct: int) -> None:
         """``direct`` says which writes go past the page cache: all, the larger ones, none."""
-        disk.DIRECT_SEGMENT, writing.DIRECT_FROM = 0, direct
+        self.patches.setattr(disk, "DIRECT_SEGMENT", 0)
+        self.patches.setattr(writing, "DIRECT_FROM", direct)
         self.sync_mode = sync
         self.lanes = [ModelLane(f"r/{number}", policy) for number, policy in enumerate(policies)]
         self.runner.run(self.open())
@@ -300,7 +301,7 @@ class DiskSpoolMachine(RuleBasedStateMachine):
                     assert [one for one in verify(log) if not one.harmless] == []
         finally:
             self.runner.close()
-            writing.datasync = self.real_sync
+            self.patches.undo()
             shutil.rmtree(self.base)
 
 

@@ -208,9 +208,11 @@ async def test_a_full_disk_makes_appends_wait(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("sync", ["full", "normal"])
-@pytest.mark.parametrize("call", ["pwritev", "pwrite", "datasync"])
+@pytest.mark.parametrize(
+    ("call", "direct"), [("pwritev", False), ("pwrite", True), ("datasync", False), ("datasync", True)]
+)
 async def test_a_write_that_fails_is_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: str, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: str, call: str, *, direct: bool
 ) -> None:
     """Whatever part of a write fails, the frame comes whole, once, and a restart finds no damage."""
     failures = iter([True, False, True, True])
@@ -233,7 +235,7 @@ async def test_a_write_that_fails_is_done_again(
         os.fsync(fd)
 
     lane = FakeLane()
-    if call == "pwrite":
+    if direct:
         monkeypatch.setattr(disk, "DIRECT_SEGMENT", 0)
         monkeypatch.setattr(writing, "DIRECT_FROM", 0)
     async with spooling(tmp_path, lane, sync=sync) as spool:
