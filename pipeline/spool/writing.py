@@ -58,10 +58,10 @@ class LogWriter:
         try:
             for first, pieces in frames:
                 length = sum(map(len, pieces))
-                if self._is_full(size + length):
+                if self._is_full(size, length):
                     placed += self._put(run, count, size, cached=cached)
                     run, size, count = [], 0, 0
-                    if self._is_full(length):
+                    if self._is_full(0, length):
                         self.roll(first)
                         safe, safe_length = len(placed), self._length
                 run += pieces
@@ -124,11 +124,15 @@ class LogWriter:
         self._fd = self._direct_fd = -1
         self._edge = (-1, b"")
 
-    def _is_full(self, more: int) -> bool:
-        """Whether this many bytes belong into another segment. A frame that is larger than a segment has one of its own."""
+    def _is_full(self, coming: int, more: int) -> bool:
+        """Whether ``more`` bytes belong into another segment than the bytes that are ``coming``.
+
+        A frame that is larger than a segment has one of its own.
+        """
         if self.last is None or self._broken:
             return True
-        return self._length > FILE_HEADER and self._length + more > self._segment_size
+        used = self._length + coming
+        return used > FILE_HEADER and used + more > self._segment_size
 
     def _put(self, pieces: Sequence[bytes], count: int, size: int, *, cached: bool) -> list[Segment]:
         """Write pieces of so many bytes, which are ``count`` frames; returns where each of these is."""
