@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -196,9 +196,9 @@ class Accounts:
         hold(fitting, f"record {number} of {log.source} was sent as {places}, where these are next: {wanted}")
         log.next[max(fitting, key=lambda name: sent.connections[name].number)] += 1
 
-    def crashed(self, now: Snapshot) -> None:
-        """The process was killed here, and its spool looked into: what a lane is not past may come once more."""
-        for lane in self.lanes.values():
+    def repeats(self, now: Snapshot, lanes: Collection[str]) -> None:
+        """The process ended here, and its spool was looked into: what these lanes are not past may come once more."""
+        for lane in [self.lanes[name] for name in self.lanes if name in lanes]:
             for source, log in self.logs.items():
                 lane.redone.update(self.at(log, number) for number in range(now.past(lane.lane, source), log.end))
 

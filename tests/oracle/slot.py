@@ -69,6 +69,8 @@ class Slot:
         admin = write(config, self.shape, self.folder, cloud, org, kafka)
         self.process = Process(config, admin, site, self.say)
         self._disturbed = 0
+        self._partly: set[str] = set()
+        """Sinks that may have stored a part of a write that is to be tried again."""
         self._excused: set[str] = set()
         """Connections whose last records may have found no place before a stop was over."""
         self.ends = dict.fromkeys(STREAMS, 0)
@@ -140,8 +142,13 @@ class Slot:
             least = self.ends[source] + count
             hold(ends[source] >= least, f"{source}: {least} records were accepted, the spool ends at {ends[source]}")
         self.ends = ends
-        if crashed:
-            self.accounts.crashed(snapshot(self.accounts.spool))
+        # A stop leaves a write that was stored in part as it is, like a crash.
+        again = (
+            self.shape.lanes
+            if crashed
+            else [lane for lane in self.shape.lanes if lane.partition("/")[2] in self._partly]
+        )
+        self.accounts.repeats(snapshot(self.accounts.spool), again)
 
     def now(self) -> Snapshot | None:
         """What is committed; None where the database is busy."""
@@ -155,6 +162,8 @@ class Slot:
         """Of these sinks, or of all."""
         for name in sinks or self.controls:
             self.moods[name] = mood
+            if mood == "partly":
+                self._partly.add(name)
         self.tell()
 
     def tell(self) -> None:
@@ -228,6 +237,7 @@ class Slot:
                     f"not delivered in {SETTLE:.0f} s: received {received}, wanted {wanted}, positions {where}"
                 )
             await asyncio.sleep(0.1)
+        self._partly.clear()
         self.accounts.check_files(now)
         self.accounts.check_clean([name for name in clean if name not in self._excused])
         if isinstance(self.accounts, SheddingAccounts):
