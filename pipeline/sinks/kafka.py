@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 
 from pipeline.core.component import Context
-from pipeline.core.config import Field, SinkConfig
+from pipeline.core.config import BatchConfig, Field, SinkConfig
 from pipeline.core.errors import AuthenticationError, Partial, PipelineError, Rejected, RetryLater, UnavailableError
 from pipeline.core.items import NO_VALUES, Items, Part
 from pipeline.core.sink import Sink
@@ -27,9 +27,9 @@ _MAX_TOPIC = 249
 """Characters of a topic's name at most; Kafka's limit."""
 _MAX_KEY = 1 << 16
 """Bytes of a key at most: hashing one takes time on the event loop."""
-_BATCH, _BATCH_COMPRESSED = 1_000_000, 2_000_000
+_BATCH, _BATCH_COMPRESSED = 1_040_000, 2_000_000
 """Bytes of a batch at most, before compression. A broker's default limit is 1,048,588 after it; with compression, which halves
-JSON at the least, a whole write of the default size fits into one batch."""
+JSON at the least, more fits."""
 _PATIENCE = 5.0
 """Seconds without the broker's confirmation after which we say so."""
 
@@ -58,6 +58,9 @@ class KafkaSinkConfig(KafkaClientConfig, SinkConfig):
     headers: list[Literal["org", "source", "origin", "received_at"]] = Field(default_factory=list)
     """Headers besides `stream`, as text: the organization, the source's name, `live`, `replay` or `backfill`, the receive
     time in Unix milliseconds (which is the record's timestamp too)."""
+    # A whole write fits into one batch with what Kafka adds to each record: a rest would be sent after the first is confirmed.
+    batch: BatchConfig = BatchConfig(max_events=5000, max_bytes=928 << 10)
+    """How many items it gets in one write."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "zstd"
     """How batches are compressed. gzip and lz4 cost several times the CPU of zstd."""
 
