@@ -18,6 +18,7 @@ from isal.isal_zlib import crc32
 
 from pipeline.core.batch import Batch, LogId, Origin
 from pipeline.core.lines import Lines
+from pipeline.spool.blocks import BLOCK
 
 FORMAT = 2
 """The version of this layout, in each file's header. In version 1 records had lengths, and no LF."""
@@ -183,11 +184,15 @@ class SegmentFile:
                 offset = frame.next
                 continue
             found = self._next_frame(offset + 1)
-            if found is None:
-                yield self._rest(offset)
+            if found is not None:
+                yield Damage(offset, found.offset - offset, end=found.first)
+                offset = found.offset
+                continue
+            rest = self._rest(offset)
+            if rest is None:
                 return
-            yield Damage(offset, found.offset - offset, end=found.first)
-            offset = found.offset
+            yield rest
+            offset += rest.size
 
     def batch(self, frame: Frame, log: LogId) -> Batch | None:
         """The batch of a frame; None when its records are damaged. Raises OSError."""
@@ -228,13 +233,18 @@ class SegmentFile:
                 offset += len(piece) - len(_HEAD_MAGIC) + 1
         return None
 
-    def _rest(self, offset: int) -> Damage:
-        """What is at the end of the file, where no frame follows."""
+    def _rest(self, offset: int) -> Damage | None:
+        """What is at the end of the file, where no frame follows; None where its owner has cut it meanwhile."""
         size = self.length - offset
-        if size >= _TAIL.size:
-            magic, end, checksum = _TAIL.unpack(self.bytes(self.length - _TAIL.size, _TAIL.size))
-            if magic == _TAIL_MAGIC and crc32(struct.pack("<Q", end)) == checksum:
-                return Damage(offset, size, end=end)
+        if not self.bytes(offset, 1):
+            return None
+        start = max(offset, self.length - BLOCK - _TAIL.size)
+        last = self.bytes(start, self.length - start)
+        at = last.rfind(_TAIL_MAGIC)
+        if at >= 0 and at + _TAIL.size <= len(last) and not any(last[at + _TAIL.size :]):
+            _, end, checksum = _TAIL.unpack_from(last, at)
+            if crc32(struct.pack("<Q", end)) == checksum:
+                return Damage(offset, start + at + _TAIL.size - offset, end=end)
         return Damage(offset, size, torn=self._is_torn(offset, size))
 
     def _is_torn(self, offset: int, size: int) -> bool:

@@ -3,13 +3,16 @@
 import errno
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline.spool import appending, blocks, disk, writing
+from pipeline.spool.segment import Damage, Frame, SegmentFile
 
 from .disk_driver import A, FakeLane, batch, findings, records, segments, spooling
+from .test_disk_damage import flip, reread
 
 
 @pytest.fixture
@@ -70,6 +73,45 @@ async def test_while_it_grows_it_reads_well(tmp_path: Path, written: list[int]) 
         assert segment.stat().st_size >= spool.stats()[A].bytes
         if written:
             assert segment.stat().st_size % blocks.BLOCK == 0
+
+
+@pytest.mark.parametrize("field", [9, 16])  # of the head: a checksum; the size of its records, which makes it look torn
+async def test_a_crash_and_damage_together_are_counted(tmp_path: Path, written: list[int], field: int) -> None:
+    """The zeros that a crash leaves behind the last frame do not hide how many records its damaged head had."""
+    async with spooling(tmp_path / "alive", FakeLane(), max_size=1 << 20) as spool:
+        for number in range(3):
+            await spool.append(batch(40, number * 40, 700))
+        shutil.copytree(tmp_path / "alive", tmp_path / "killed", ignore=shutil.ignore_patterns("state.db*"))
+    (file,) = segments(tmp_path / "killed")
+    if not written:
+        pytest.skip("this file system has no O_DIRECT")
+    with SegmentFile(file) as opened:
+        *_, last, zeros = opened.walk()
+    assert isinstance(last, Frame)
+    assert isinstance(zeros, Damage)
+    assert zeros.torn
+    flip(file, last.offset + field)
+    assert [(text, lost) for text, lost, harmless in findings(tmp_path / "killed") if not harmless] == [
+        (f"{file.name} at {last.offset}: {last.size} bytes are damaged", 40)
+    ]
+    found, lost = await reread(tmp_path / "killed")
+    assert [number for number, _ in found] == list(range(80))
+    assert lost == 40
+
+
+async def test_who_looks_while_zeros_are_cut(tmp_path: Path, written: list[int]) -> None:
+    """The zeros may be cut between the moment in which a file is opened and that in which its end is read."""
+    async with spooling(tmp_path, FakeLane(), max_size=16 << 20) as spool:
+        await spool.append(batch(100, 0, 700))
+        (segment,) = segments(tmp_path)
+        opened = SegmentFile(segment)
+        length = spool.stats()[A].bytes
+    if not written:
+        pytest.skip("this file system has no O_DIRECT")
+    with opened:
+        assert opened.length > segment.stat().st_size == length
+        (frame,) = opened.walk()
+    assert isinstance(frame, Frame)
 
 
 @pytest.mark.parametrize("call", ["open", "pwrite"])
