@@ -153,6 +153,22 @@ straight_rules = st.recursive(
 )
 
 
+IN_LISTS = [
+    {"a": [{"b": "x"}, {"b": "A"}]},
+    {"a": {"b": [{"b": "x"}, "A"]}},
+    {"a": {"b": {"a": ["A"]}}},
+    {"a": [[{"b": ["A"]}]]},
+    [{"a": {"b": "A"}}],
+    {"a": {"b": []}},
+    {"a": "A"},
+]
+
+
+@example({"op": "is", "path": "a/b", "value": "A"}, IN_LISTS)
+@example({"op": "exists", "path": "a/b"}, IN_LISTS)
+@example({"op": "exists", "path": "a/b", "not": True}, IN_LISTS)
+@example({"op": "is greater than", "path": "a/b", "value": 1, "length of": True}, IN_LISTS)
+@example({"op": "contains", "path": "a/b/a", "value": "a", "case sensitive": False}, IN_LISTS)
 @given(straight_rules, st.lists(likely | documents, min_size=5, max_size=15))
 def test_one_function_decides_as_its_conditions_do(rule: dict[str, Any], docs: list[Any]) -> None:
     """A rule of plain paths is made into one function, which decides about all records as the conditions that call each other."""
