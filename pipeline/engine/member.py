@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.core.handover import Presence
 from pipeline.engine.channel import Channel, Message, pairs_of, presence_of
-from pipeline.engine.merge import Families, kept
+from pipeline.engine.merge import Families, added, kept
 from pipeline.engine.summary import LaneCount, SourceCount, Summary
 from pipeline.kit.log import Logger
 
@@ -48,7 +48,7 @@ class Member:
         """Source -> connections."""
         self.summary: Summary | None = None
         """The counts of the last life."""
-        self.past: list[Families] = []
+        self.past: Families = []
         """What is counted of earlier lives."""
         self._log = log
         self._changed = changed
@@ -62,19 +62,24 @@ class Member:
         """Loop time of its last word."""
 
     async def run(self, command: Sequence[str], start: dict[str, Any]) -> int:
-        """Start the process and listen to it until it has ended; return its exit code."""
+        """Start the process and listen to it until it has ended; return its exit code. Raises OSError where it cannot be started."""
         self.finished = False
         self.summary = None
         ours, theirs = socket.socketpair()
         sockets, inbox = socket.socketpair()
         sockets.setblocking(False)
         try:
-            with theirs, inbox:
-                self._process = await asyncio.create_subprocess_exec(
-                    *command, str(theirs.fileno()), str(inbox.fileno()),
-                    pass_fds=(theirs.fileno(), inbox.fileno()),
-                    start_new_session=True,  # Ctrl-C reaches the supervisor alone, which knows the order of a stop
-                )  # fmt: skip
+            try:
+                with theirs, inbox:
+                    self._process = await asyncio.create_subprocess_exec(
+                        *command, str(theirs.fileno()), str(inbox.fileno()),
+                        pass_fds=(theirs.fileno(), inbox.fileno()),
+                        start_new_session=True,  # Ctrl-C reaches the supervisor alone, which knows the order of a stop
+                    )  # fmt: skip
+            except OSError:
+                ours.close()
+                sockets.close()
+                raise
             self._sockets = sockets
             self._channel = await Channel.over(ours)
             watch = asyncio.create_task(self._watch())
@@ -192,7 +197,7 @@ class Member:
             self._sockets.close()
         self._sockets = self._channel = self._process = None
         if self._metrics:
-            self.past.append(kept(self._metrics))
+            self.past = added(self.past, kept(self._metrics))
             self._metrics = []
         for answer in self._questions.values():
             if not answer.done():

@@ -23,15 +23,7 @@ _WAITING, _CARRIED = "pipeline_lane_waiting_records", "pipeline_lane_carried_rec
 
 def families(registry: CollectorRegistry) -> Families:
     """All metrics of a process."""
-    return [
-        [
-            metric.name,
-            metric.documentation,
-            metric.type,
-            [[sample.name, sample.labels, sample.value] for sample in metric.samples],
-        ]
-        for metric in registry.collect()
-    ]
+    return _plain(registry.collect())
 
 
 def text(workers: Iterable[Families]) -> bytes:
@@ -62,6 +54,11 @@ def kept(families: Families) -> Families:
             ]
             result.append([name, documentation, kind, rest])
     return result
+
+
+def added(one: Families, other: Families) -> Families:
+    """What `kept` gave of two lives as that of one: a worker that ends again and again needs no more memory for it."""
+    return _plain(_together([one, other]))
 
 
 def states(workers: Mapping[int, Mapping[str, Any]], health: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +101,18 @@ def summary(parts: Sequence[Summary], exit_code: int) -> Summary:
             for reason, count in reasons.items():
                 counts[reason] = counts.get(reason, 0) + count
     return Summary(exit_code, list(sources.values()), refused, list(lanes.values()))
+
+
+def _plain(metrics: Iterable[Metric]) -> Families:
+    return [
+        [
+            metric.name,
+            metric.documentation,
+            metric.type,
+            [[sample.name, sample.labels, sample.value] for sample in metric.samples],
+        ]
+        for metric in metrics
+    ]
 
 
 def _sum(one: Any, other: Any) -> Any:

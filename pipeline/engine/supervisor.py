@@ -114,7 +114,7 @@ class Supervisor:
     async def metrics(self) -> bytes:
         everybody = (*self._drains, *self._members)
         now = await asyncio.gather(*(member.report("metrics") for member in everybody))
-        past = [families for member in everybody for families in member.past]
+        past = [member.past for member in everybody]
         return merge.text([*past, *(families for families in now if families is not None)])
 
     async def health(self) -> tuple[bool, dict[str, Any]]:
@@ -197,7 +197,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            code = await member.run(self._command, self._start(member))
+            try:
+                code = await member.run(self._command, self._start(member))
+            except OSError as error:  # no memory, process or file to be had now; the others work on
+                how, code = f"not started: {error.strerror or error}", 1
+            else:
+                how = f"signal {-code}" if code < 0 else f"exit code {code}"
             if member.finished and code == 0:
                 member.over = True
                 if member.drains and member.empty:
@@ -210,7 +215,6 @@ class Supervisor:
                 self._exit_code = code  # a configuration that cannot work; the worker said what is wrong with it
                 self._end(f"worker {member.number} cannot start")
                 return
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
             self._log.error("A worker ended; it is started again.", worker=member.number, how=how, distinct=True)
             if loop.time() - began > 60:
                 backoff.reset()

@@ -48,6 +48,19 @@ def test_a_worker_that_was_started_again_neither_takes_back_counts_nor_breaks_th
     assert found["pipeline_component_up", "t"] == 1
 
 
+def test_many_lives_are_kept_as_one():
+    """However often a worker ends, what is kept of it stays as small, and is what each life counted together."""
+    past = []
+    for _ in range(50):
+        past = merge.added(past, merge.kept(worker(10, carried=3, waiting=3)))
+    assert sorted(map(repr, past)) == sorted(map(repr, merge.added([], past)))
+    assert len(past) == len(merge.kept(worker(10)))
+    found = values(merge.text([past, worker(1, carried=3, waiting=3)]))
+    assert found["pipeline_source_received_records_total", "t"] == 501
+    assert found["pipeline_event_latency_seconds_count",] == 51
+    assert found["pipeline_lane_carried_records", "r"] == 3
+
+
 def test_summaries_of_the_same_source_and_lane_become_one():
     """The table at the end has one row for a source and one for a lane, whatever number of workers had them."""
     lane = LaneCount("r", "s", "t", "", 3, 0, 0, 2, 1, 0, 0, 0)
