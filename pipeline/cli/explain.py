@@ -31,7 +31,10 @@ The ways, cheapest first:
   place        the record's number is enough; nothing is decoded
   projection   only the fields named are decoded
   full decode  the whole record is
-  events       like full decode, with one object more for each record, for filters of other packages""",
+  events       like full decode, with one object more for each record, for filters of other packages
+
+\b
+Sinks that look into records (stdout in `pretty`, those that act) decode them for themselves.""",
 )
 @config_argument
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
@@ -42,12 +45,17 @@ def command(config: Path, as_json: bool) -> None:
     """
     from pipeline.config.load import load
 
-    plans = decode_plans(load(config))
+    loaded = load(config)
+    plans = decode_plans(loaded)
+    deduped = {name for name, route in loaded.config.routes.items() if route.dedupe}
     if as_json:
-        routes = {name: {"steps": [asdict(phase) for phase in plan.phases]} for name, plan in plans.items()}
+        routes = {
+            name: {"steps": [asdict(phase) for phase in plan.phases], "dedupe": name in deduped}
+            for name, plan in plans.items()
+        }
         click.echo(json.dumps({"routes": routes}, indent=2))
     else:
-        click.echo("\n\n".join(_text(name, plan) for name, plan in plans.items()))
+        click.echo("\n\n".join(_text(name, plan, dedupes=name in deduped) for name, plan in plans.items()))
 
 
 def decode_plans(loaded: Loaded) -> Mapping[str, DecodePlan]:
@@ -60,13 +68,19 @@ def decode_plans(loaded: Loaded) -> Mapping[str, DecodePlan]:
     return {route.name: route.plan for route in build(config, {}, SystemClock(), loaded.registry).routes}
 
 
-def _text(name: str, plan: DecodePlan) -> str:
+def _text(name: str, plan: DecodePlan, *, dedupes: bool) -> str:
     lines = [f"{printable(name)}:"]
     if not plan.phases:
-        lines.append("  nothing to decide: every record passes as it came, and none is decoded")
+        lines.append(
+            f"  nothing to decide: every record goes on as it came{'' if dedupes else ', and the route decodes none'}"
+        )
     for number, phase in enumerate(plan.phases, 1):
         lines.append(f"  {number}. {phase.way}: {phase.why}")
         lines += [f"     {label:<10} {text}" for label, text in _facts(phase)]
+    if dedupes:
+        lines.append(
+            "  then dedupe: the id of each record that is left is decoded, or the record is hashed where it has none"
+        )
     return "\n".join(lines)
 
 

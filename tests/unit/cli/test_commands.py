@@ -168,10 +168,24 @@ def test_explain(run: Run, valid: Path) -> None:
     assert [path.name for path in valid.parent.iterdir()] == ["lc.yaml"]
 
 
+def test_explain_tells_of_dedupe(run: Run, valid: Path) -> None:
+    """A route that decides nothing decodes nothing, unless it looks for copies."""
+    assert run("explain", "lc.yaml").stdout.splitlines()[1:] == [
+        "  nothing to decide: every record goes on as it came, and the route decodes none"
+    ]
+    valid.write_text(
+        f"{VALID.replace('to: archive', 'to: archive, dedupe: true')}\nspool: {{type: disk, path: spool}}\n"
+    )
+    assert run("explain", "lc.yaml").stdout.splitlines()[1:] == [
+        "  nothing to decide: every record goes on as it came",
+        "  then dedupe: the id of each record that is left is decoded, or the record is hashed where it has none",
+    ]
+
+
 def test_explain_json(run: Run, valid: Path) -> None:
     """For programs it is one JSON object."""
     plain = json.loads(run("explain", "lc.yaml", "--json").stdout)
-    assert plain == {"routes": {"all": {"steps": []}}}
+    assert plain == {"routes": {"all": {"steps": [], "dedupe": False}}}
     valid.write_text(VALID.replace("data/x.jsonl", "'data/{routing/sid}'"))
     (step,) = json.loads(run("explain", "lc.yaml", "--json").stdout)["routes"]["all"]["steps"]
     assert (step["way"], step["fields"], step["values"]) == ("projection", ["routing/sid"], ["routing/sid"])
