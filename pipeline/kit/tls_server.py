@@ -106,7 +106,8 @@ class Receiver(asyncio.BufferedProtocol):
         self._say_goodbye()
         if self._transport.can_write_eof():
             self._silent = True
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the peer broke off, and we hear of it when we read on
+                self._transport.write_eof()
 
     def close(self) -> None:
         """Close in order: everything that came was taken."""

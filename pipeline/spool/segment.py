@@ -240,8 +240,8 @@ class SegmentFile:
             return None
         start = max(offset, self.length - BLOCK - _TAIL.size)
         last = self.bytes(start, self.length - start)
-        at = last.rfind(_TAIL_MAGIC)
-        if at >= 0 and at + _TAIL.size <= len(last) and not any(last[at + _TAIL.size :]):
+        at = len(last) - _TAIL.size + len(_TAIL_MAGIC)
+        while (at := last.rfind(_TAIL_MAGIC, 0, max(0, at))) >= 0 and not any(last[at + _TAIL.size :]):
             _, end, checksum = _TAIL.unpack_from(last, at)
             if crc32(struct.pack("<Q", end)) == checksum:
                 return Damage(offset, start + at + _TAIL.size - offset, end=end)

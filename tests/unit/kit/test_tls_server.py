@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 
@@ -135,6 +138,28 @@ async def test_we_can_say_goodbye_and_still_read(context):
     pair.deliver(pair.encrypt(b"last words") + pair.goodbye())
     assert (pair.server.data, pair.server.ends) == (b"last words", ["closed"])
     pair.server.connection_lost(None)
+
+
+async def test_a_peer_that_broke_off_while_nobody_read_can_be_told_that_we_want_no_more():
+    """It is no error, and its end is told when we read on."""
+    server, loop = Log(None), asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: server, "127.0.0.1", 0)
+    async with listener:
+        peer = socket.create_connection(listener.sockets[0].getsockname())
+        while not hasattr(server, "_transport"):
+            await asyncio.sleep(0)
+        server.pause()
+        await asyncio.sleep(0)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()  # a reset
+        waiting = select.poll()
+        waiting.register(server._transport.get_extra_info("socket").fileno(), 0)
+        assert waiting.poll(5000)[0][1] & select.POLLHUP
+        server.finish()
+        server.resume()
+        while not server.lost:
+            await asyncio.sleep(0)
+    assert server.ends == ["silent"]
 
 
 async def test_a_client_that_is_turned_away_in_its_handshake_gets_no_answer(context):
