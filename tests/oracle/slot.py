@@ -239,9 +239,23 @@ class Slot:
             await asyncio.sleep(0.1)
         self._partly.clear()
         self.accounts.check_files(now)
-        self.accounts.check_clean([name for name in clean if name not in self._excused])
+        await self._take_whole([name for name in clean if name not in self._excused], deadline)
         if isinstance(self.accounts, SheddingAccounts):
             await self._count(self.accounts, deadline)
+
+    async def _take_whole(self, names: list[str], deadline: float) -> None:
+        """What a connection brought before its clean end may still wait for room in a spool that was full."""
+        while True:
+            try:
+                self.accounts.check_clean(names)
+            except OracleError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            await asyncio.sleep(0.1)
+            if now := self.now():
+                self.accounts.check_files(now)
 
     async def _count(self, accounts: SheddingAccounts, deadline: float) -> None:
         """What the lane that may shed counted is what is missing."""
