@@ -22,9 +22,13 @@ PARTITIONS = 6
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a topic that is new has no leader at first, which it minds
 
 
+class NoKafka(Exception):  # noqa: N818 - states what it is
+    """None can be had here; the text says what is missing."""
+
+
 @contextmanager
 def broker() -> Iterator[str]:
-    """Its address. Ends the program where none can be had."""
+    """Its address. Raises `NoKafka`."""
     given = os.environ.get("KAFKA_BOOTSTRAP")
     if given is not None:
         yield given
@@ -39,7 +43,7 @@ def broker() -> Iterator[str]:
         try:
             started = module.Broker(Path(folder))
         except module.BrokerUnavailable as error:
-            raise SystemExit(f"No Kafka: {error}") from None
+            raise NoKafka(f"{error}; a broker of your own can be named by KAFKA_BOOTSTRAP") from None
         try:
             started.start()
             yield started.bootstrap

@@ -21,7 +21,7 @@ from typing import Any
 import trustme
 
 from benchmarks import report, wire
-from benchmarks.broker import broker
+from benchmarks.broker import NoKafka, broker
 from benchmarks.corpus import corpus, first
 from benchmarks.flow import ours
 from benchmarks.flow.job import JOBS, Command, Job, Place
@@ -65,7 +65,10 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
         authority.cert_pem.write_to_path(ca)
         issued.cert_chain_pems[0].write_to_path(cert)
         issued.private_key_pem.write_to_path(key)
-        kafka = stack.enter_context(broker()) if any(job.sink == "kafka" for job in jobs) else ""
+        try:
+            kafka = stack.enter_context(broker()) if any(job.sink == "kafka" for job in jobs) else ""
+        except NoKafka as error:
+            raise SystemExit(f"No Kafka: {error}") from None
         bench = Bench(wire.build(folder), cert, key, ca, 3, kafka)
         for job, system in [(job, system) for job in jobs for system in systems if job.name in system.jobs]:
             costs: dict[int, Costs] = {}

@@ -65,6 +65,7 @@ def flow(found: dict[str, Any]) -> str:
         f"which are {found['kept'] / found['events']:.0%} of them and {found['kept_bytes']:.0%} of the bytes;",
         f"{found['beyond_ascii']:.0%} have characters beyond ASCII.",
         f"{found['connections']} connections, medians of {found['rounds']} rounds.",
+        *([f"Not measured: {_listed(found['missing'])}."] if found.get("missing") else []),
         "",
         "| What the sender reaches when a native receiver discards | Events/s | Sender CPU s per million |",
         "|---|---|---|",
@@ -97,6 +98,11 @@ def flow(found: dict[str, Any]) -> str:
                 f" | {idle:.0%} |"
             )
     return "\n".join(lines)
+
+
+def _listed(missing: dict[str, str]) -> str:
+    """What was not there, and the end of what was said about it."""
+    return ", ".join(f"{name} ({' '.join(why.split())[-200:]})" for name, why in missing.items())
 
 
 def _median(system: dict[str, Any], what: str) -> float:

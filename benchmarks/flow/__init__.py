@@ -21,7 +21,7 @@ from typing import Any
 import trustme
 
 from benchmarks import wire
-from benchmarks.broker import broker
+from benchmarks.broker import NoKafka, broker
 from benchmarks.corpus import Corpus, corpus, first
 from benchmarks.flow import ours, peers
 from benchmarks.flow.job import FRAMINGS, JOBS, Job, System
@@ -37,7 +37,7 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60.0, help="minutes after which no other round begins")
     parser.add_argument("--connections", type=int, default=3)
-    parser.add_argument("--jobs", default=",".join(JOBS))
+    parser.add_argument("--jobs", default="", help=f"of {', '.join(JOBS)}; all, unless there is no Kafka")
     parser.add_argument("--framings", default=",".join(FRAMINGS))
     parser.add_argument("--systems", default="", help="only those whose name begins like one of these")
     parser.add_argument("--no-peers", action="store_true", help="fetch and start no other program")
@@ -50,10 +50,11 @@ def options(arguments: list[str]) -> argparse.Namespace:
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """Measure all; returns what `report.flow` makes a table of."""
-    jobs = [JOBS[name] for name in given.jobs.split(",")]
+    jobs = [JOBS[name] for name in given.jobs.split(",")] if given.jobs else [*JOBS.values()]
     systems = ours.systems()
+    missing: dict[str, str] = {}
     if not given.no_peers:
-        peers.fetch()
+        missing = peers.fetch()
         systems += peers.systems()
     systems = [system for system in systems if system.name.startswith(tuple(given.systems.split(",")))]
     path = corpus(given.events)
@@ -66,7 +67,15 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         authority.cert_pem.write_to_path(certs["ca"])
         issued.cert_chain_pems[0].write_to_path(certs["cert"])
         issued.private_key_pem.write_to_path(certs["key"])
-        kafka = stack.enter_context(broker()) if any(job.sink == "kafka" for job in jobs) else ""
+        try:
+            kafka = stack.enter_context(broker()) if any(job.sink == "kafka" for job in jobs) else ""
+        except NoKafka as error:
+            if given.jobs:
+                raise SystemExit(f"No Kafka: {error}") from None
+            kafka, missing["Kafka"] = "", str(error)
+            jobs = [job for job in jobs if job.sink != "kafka"]
+        for name, why in missing.items():
+            print(f"Without {name}: {why}.", file=sys.stderr)
         bench = Bench(wire.build(folder), **certs, connections=given.connections, bootstrap=kafka)
         framings = given.framings.split(",")
         ceilings = {framing: ceiling(bench, framing, parts[1]) for framing in framings}
@@ -88,6 +97,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "beyond_ascii": whole.beyond_ascii / whole.records,
         "rounds": rounds,
         "connections": given.connections,
+        "missing": missing,
         "ceilings": {framing: asdict(found) for framing, found in ceilings.items()},
         "groups": [group.told() for group in groups],
     }

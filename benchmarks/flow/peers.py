@@ -23,23 +23,33 @@ TLS_FILES = frozenset(job.name for job in JOBS.values() if job.source == "tls" a
 PATTERN = MARK.decode().replace('"', '\\"')
 
 
-def fetch() -> None:
-    """Bring what can be had: Debian's packages, unpacked and not installed, and Redpanda Connect's engine built from source."""
-    if shutil.which("apt-get") and not (CACHE / "root" / "usr/sbin/rsyslogd").exists():
+def fetch() -> dict[str, str]:
+    """Bring what can be had: Debian's packages, unpacked and not installed, and Redpanda Connect's engine built from source.
+
+    Return those of the others that are not here, and why.
+    """
+    daemons = {"rsyslog": CACHE / "root/usr/sbin/rsyslogd", "syslog-ng": CACHE / "root/usr/sbin/syslog-ng"}
+    why = "no apt-get to fetch it with"
+    if shutil.which("apt-get") and not all(daemon.exists() for daemon in daemons.values()):
         (CACHE / "debs").mkdir(parents=True, exist_ok=True)
-        done = _run(["apt-get", "download", *PACKAGES], CACHE / "debs")
-        if done:
-            print(f"No rsyslog and syslog-ng: {done}")
+        why = _run(["apt-get", "download", *PACKAGES], CACHE / "debs")
         for package in (CACHE / "debs").glob("*.deb"):
-            _run(["dpkg", "-x", str(package), str(CACHE / "root")], CACHE)
-    if shutil.which("go") and not (CACHE / "benthos" / "benthos").exists():
+            why = _run(["dpkg", "-x", str(package), str(CACHE / "root")], CACHE) or why
+    missing = {name: why or "not in its package" for name, daemon in daemons.items() if not daemon.exists()}
+    engine = CACHE / "benthos" / "benthos"
+    failed = "no Go to build it with"
+    if shutil.which("go") and not engine.exists():
         print("Building Redpanda Connect's engine; minutes, once.")
         shutil.copytree(HERE / "benthos", CACHE / "benthos", dirs_exist_ok=True)
         failed = _run(["go", "mod", "tidy"], CACHE / "benthos") or _run(
             ["go", "build", "-o", "benthos", "."], CACHE / "benthos"
         )
-        if failed:
-            print(f"No Redpanda Connect: {failed}")
+    if not engine.exists():
+        missing["Redpanda Connect"] = failed
+    programs = {"Vector": "vector", "Fluent Bit": "fluent-bit"}
+    return missing | {
+        name: f"no {program} on the PATH" for name, program in programs.items() if shutil.which(program) is None
+    }
 
 
 def _run(command: list[str], folder: Path) -> str:

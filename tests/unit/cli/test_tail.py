@@ -2,6 +2,9 @@
 
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -59,3 +62,29 @@ def test_mistakes_end_it(run: Run, args: list[str], env: dict[str, str], said: s
     """What cannot work ends with a sentence and the exit code of mistakes."""
     done = run("tail", *args, env={"LC_EPHEMERAL_CREDS": "1", **env})
     assert (4, True) == (done.returncode, done.stderr.startswith(said)), done.stderr
+
+
+def test_it_imports_only_what_it_needs() -> None:
+    """Until it connects it has read no other component, nothing of Kafka or certificates: somebody waits for its first line."""
+    code = (
+        "import sys; from pipeline.engine import runner\n"
+        "async def run(self):\n"
+        "  print(len(sys.modules), *{name.split('.')[0] for name in sys.modules}, *sys.modules, file=sys.stderr)\n"
+        "  raise SystemExit\n"
+        "runner.Runner.run = run\n"
+        "from pipeline.cli import invoke; invoke(['tail'])"
+    )
+    account = {"LC_OID": OID, "LC_API_KEY": "k", "LC_URL": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **account}
+    )
+    count, *names = done.stderr.split()
+    assert {"aiokafka", "cryptography", "trustme", "limacharlie", "pipeline.admin", "pipeline.emulator"}.isdisjoint(
+        names
+    )
+    assert {name for name in names if name.startswith("pipeline.sinks.")} == {
+        "pipeline.sinks.stdout",
+        "pipeline.sinks.pretty",
+    }
+    assert {name for name in names if name.startswith("pipeline.sources.")} == {"pipeline.sources.spout"}
+    assert int(count) < 750
