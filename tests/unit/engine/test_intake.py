@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tracemalloc
 
 import pytest
 
@@ -13,7 +14,7 @@ from pipeline.engine.intake import Intake
 from pipeline.engine.letters import DeadLetters
 from pipeline.kit.clock import SystemClock
 from pipeline.spool.disk import DiskSpool, DiskSpoolConfig
-from pipeline.spool.memory import MemorySpool, MemorySpoolConfig
+from pipeline.spool.memory import BATCH_OVERHEAD, MemorySpool, MemorySpoolConfig
 
 TAP = LogId("tap")
 
@@ -73,6 +74,23 @@ async def test_what_is_accepted(make):
     assert (receipt.count, receipt.refused, intake.received[TAP]) == (2, 0, (2, 9))
 
 
+async def test_what_waits_takes_the_memory_that_is_counted(make):
+    """A batch of one small record takes what the spool counts for it, and no more: many of them wait behind a sink that is away."""
+    intake, spool = await make(spool=MemorySpool(MemorySpoolConfig()))
+    spool.attach([Stalled()])
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(3000):
+            block = Lines(b'{"a":%d}\n' % number, 1)
+            assert block.edges.lines == 1  # as a framer has seen to it
+            await intake.send(block)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken / 3000 < (BATCH_OVERHEAD + len(block.block)) * 1.1
+
+
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
@@ -108,7 +126,7 @@ async def test_several_blocks_together(make):
     assert [list(batch.records) for batch in spool.batches] == [
         [b'{"a":1}', b"{}"], [b'{"b":1}', b'{"b":2}'], [b"{}"]
     ]  # fmt: skip
-    assert spool.batches[0].records is parts[0]
+    assert spool.batches[0].records.block is parts[0].block
     assert (receipt.count, receipt.refused) == (5, 2)
     assert make.letters.sources["tap"].counts == {"not_an_object": 2}
 
