@@ -130,7 +130,7 @@ class Member:
             self._channel.send("presence", source=source, presence=pairs_of(presence))
 
     async def report(self, what: str) -> Any:
-        """Ask for its metrics or state; None where it does not answer."""
+        """Ask for its metrics or state; where it does not answer in time, its metrics are those of the last time, else None."""
         if self._channel is None or not self.ready:
             return None
         number = next(self._numbers)
@@ -141,7 +141,8 @@ class Member:
                 body = await answer
         except TimeoutError:
             self._log.warning("A worker does not answer.", worker=self.number)
-            return None
+            # Counts that are missing for once would look as if all together had gone back.
+            return (self._metrics or None) if what == "metrics" else None
         finally:
             self._questions.pop(number, None)
         if what == "metrics" and body is not None:

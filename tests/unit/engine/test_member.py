@@ -19,6 +19,20 @@ time.sleep(600)
 """
 
 
+ONCE = """
+import json, socket, sys, time
+from pipeline.engine.channel import receive
+control = socket.socket(fileno=int(sys.argv[1]))
+def say(**message):
+    body = json.dumps(message).encode()
+    control.sendall(len(body).to_bytes(4) + body)
+receive(control)
+say(kind="ready", sources=[])
+say(kind="report", id=receive(control)["id"], body=[["seen", "x", "counter", [["seen_total", {}, 7.0]]]])
+time.sleep(600)
+"""
+
+
 def member(changed=lambda one: None):
     return Member(1, leads=True, drains=False, changed=changed, log=structlog.get_logger())
 
@@ -49,3 +63,22 @@ async def test_one_that_does_not_answer_is_left_out_of_a_report(monkeypatch):
         one.kill()
         assert await question is None
         assert await life == -9
+
+
+async def test_counts_of_one_that_is_late_are_those_of_the_last_time(monkeypatch):
+    """A worker that does not answer a scrape in time does not make the sum of all go back; one that has ended counts as past."""
+    monkeypatch.setattr(members, "ANSWER", 10)
+    ready = asyncio.Event()
+    one = member(lambda one: ready.set() if one.ready else None)
+    async with asyncio.timeout(15), asyncio.TaskGroup() as group:
+        life = group.create_task(one.run([sys.executable, "-c", ONCE], {}))
+        await ready.wait()
+        counts = await one.report("metrics")
+        assert counts == [["seen", "x", "counter", [["seen_total", {}, 7.0]]]]
+        monkeypatch.setattr(members, "ANSWER", 0.05)
+        assert await one.report("metrics") == counts
+        assert await one.report("state") is None
+        one.kill()
+        assert await life == -9
+    assert await one.report("metrics") is None
+    assert one.past == counts
