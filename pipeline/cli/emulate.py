@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import os
 import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.options import Options, configure_log
+from pipeline.cli.options import Number, Options, configure_log
 from pipeline.core.errors import UsageError
 
 if TYPE_CHECKING:  # the emulator takes a while to load, and `--help` must not
@@ -34,16 +33,6 @@ and a line {"at": SECONDS, "fault": NAME, …} of a scenario.
 """
 
 
-class _Number(click.FloatRange):
-    """A finite number in a range: a comparison alone lets `nan` pass, and `inf` where there is no upper end."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
-
 @click.command("emulate", epilog=_EPILOG)
 @click.option(
     "--listen",
@@ -57,7 +46,7 @@ class _Number(click.FloatRange):
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed gives other keys and records.")
 @click.option(
     "--rate",
-    type=_Number(0, 1e6),
+    type=Number(0, 1e6),
     default=10.0,
     show_default=True,
     help="Records per second and stream; with 0 each connection gets a run of its own, as fast as it reads.",
@@ -66,7 +55,7 @@ class _Number(click.FloatRange):
 @click.option(
     "--keepalive",
     metavar="SECONDS",
-    type=_Number(0, min_open=True),
+    type=Number(0, min_open=True),
     default=60.0,
     show_default=True,
     help="Silence before a keep-alive.",

@@ -57,6 +57,16 @@ config_argument = click.argument("config", type=click.Path(path_type=Path))
 """The configuration file of a command."""
 
 
+class Number(click.FloatRange):
+    """A finite number in a range: a comparison alone lets `nan` pass, and `inf` where there is no upper end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 class Seconds(click.ParamType):
     """A duration as people write it, in seconds."""
 

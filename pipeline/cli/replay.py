@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from pipeline.cli.options import Options
+from pipeline.cli.options import Number, Options
 from pipeline.cli.render import printable
 from pipeline.core.errors import UnavailableError, UsageError
 
@@ -100,7 +100,7 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Only what this worker keeps, of a configuration with several; files go to it.",
         ),
         click.option("--dry-run", is_flag=True, help="Only say what would go where. Changes nothing."),
-        click.option("--rate", type=click.FloatRange(0, min_open=True), help="Records a second at most."),
+        click.option("--rate", type=Number(0, min_open=True), help="Records a second at most."),
         click.option(
             "--route",
             "routes",
@@ -195,13 +195,15 @@ def files(
 @_config
 @click.argument("ids", metavar="[ID]...", type=click.IntRange(1), nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All gaps that have ended and are not filled.")
+@click.option("--rate", type=Number(0, min_open=True), help="Records a second at most.")
+@click.option("--dry-run", is_flag=True, help="Only say which gaps would be filled. Changes nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
-def gap(context: click.Context, config: Path, ids: tuple[int, ...], every: bool, as_json: bool) -> int:
+def gap(context: click.Context, /, config: Path, **given: Any) -> int:
     """Fetch what was missed in gaps from LimaCharlie's history; the same as `lc-pipeline gaps fill`."""
     from pipeline.cli.gaps import fill
 
-    code: int = context.invoke(fill, spool=config, ids=ids, every=every, as_json=as_json)
+    code: int = context.invoke(fill, spool=config, **given)
     return code
 
 

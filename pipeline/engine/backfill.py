@@ -21,6 +21,7 @@ from pipeline.engine.bounds import bounded
 from pipeline.engine.dedupe import Dedupe
 from pipeline.engine.gaps import SHED, Gap, GapLedger
 from pipeline.engine.intake import Intake
+from pipeline.engine.rate import Rate
 from pipeline.kit.backoff import Backoff
 from pipeline.kit.log import Logger
 from pipeline.limacharlie.backfill import BackfillConfig, backfill_config
@@ -82,8 +83,8 @@ class Filler:
             for task in self._running.values():
                 task.cancel()
 
-    def want(self, numbers: Iterable[int] | None) -> list[Gap]:
-        """Fill these gaps, or all that are not, as soon as that makes sense; returns them.
+    def want(self, numbers: Iterable[int] | None, rate: float | None = None) -> list[Gap]:
+        """Fill these gaps, or all that are not, as soon as that makes sense, at this rate at most; returns them.
 
         Raises `RequestRefusedError` where one cannot be filled, and then asks for none.
         """
@@ -97,7 +98,7 @@ class Filler:
             if not refusal:
                 asked.append(gap)
         for gap in asked:
-            gap.wanted, gap.attempts, gap.text = True, 0, ""
+            gap.wanted, gap.rate, gap.attempts, gap.text = True, rate, 0, ""
             if gap.state != "filling":
                 gap.state = "closed"
             self._not_before.pop(gap.number, None)
@@ -194,7 +195,7 @@ class Filler:
     def _filled(self, chain: Sequence[Gap]) -> None:
         first = chain[0]
         for gap in chain:
-            gap.state, gap.progress, gap.wanted = "filled", "", False
+            gap.state, gap.progress, gap.wanted, gap.rate = "filled", "", False, None
             gap.text = "" if gap is first else f"together with gap {first.number}"
         self._log.info(
             "A gap is filled." if len(chain) == 1 else "Gaps are filled.",
@@ -207,13 +208,16 @@ class Filler:
         place, margin = self.places[gap.log], self._config(gap).margin
         start = gap.start - margin
         end = max(min(end + margin, self._clock.now()), start + 1.0)
+        rate = Rate(gap.rate)
         pieces = place.source.history(place.org, start, end, gap.progress)
         async for piece in bounded(pieces, end - start):
             gap.fetched += len(piece.records)
             fresh = self._fresh(gap.log, place, piece.records)
             gap.known += len(piece.records) - len(fresh)
-            if fresh:
-                receipt = await place.intake.send(fresh, org=place.org.name, origin="backfill")
+            runs: list[Sequence[bytes]] = rate.runs(fresh) if gap.rate or not fresh else [fresh]
+            for run in runs:
+                await rate.wait(len(run))
+                receipt = await place.intake.send(run, org=place.org.name, origin="backfill")
                 gap.added += receipt.count
             if piece.progress:
                 gap.progress = piece.progress

@@ -25,6 +25,8 @@ class FillRequest(BaseModel):
     kind: Literal["gaps"] = "gaps"
     numbers: tuple[int, ...] | None = Field(None, max_length=10_000)
     """None means all."""
+    rate: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Records a second at most."""
 
 
 class FillReport:
@@ -36,7 +38,7 @@ class FillReport:
             raise RequestRefusedError(
                 "gaps are filled only with a disk spool, which knows what was delivered", where="spool"
             )
-        self.gaps: Sequence[Gap] = plan.filler.want(request.numbers)
+        self.gaps: Sequence[Gap] = plan.filler.want(request.numbers, request.rate)
 
     async def run(self) -> None:
         """Return when each is filled or given up."""

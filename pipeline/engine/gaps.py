@@ -41,6 +41,8 @@ class Gap:
     """Records that are known to be missing: the cloud dropped them, or a lane gave them up."""
     wanted: bool = False
     """Whether somebody asked to fill it."""
+    rate: float | None = None
+    """Records a second that this may bring at most."""
     attempts: int = 0
     """How often filling it was tried."""
     progress: str = ""

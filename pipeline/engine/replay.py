@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.core.batch import MAX_RECORDS, Batch, LogId
+from pipeline.core.batch import Batch, LogId
 from pipeline.core.errors import UsageError
 from pipeline.engine.build import Plan
 from pipeline.engine.in_hand import Tally
+from pipeline.engine.rate import Rate
 from pipeline.engine.supply import Files, Piece, SpoolRange, Supply, Targets
 from pipeline.engine.supply_letters import Letters
 
@@ -104,7 +105,7 @@ class Replayer:
             began = time.monotonic()
             self._waiting.clear()
             counts: dict[tuple[str, LogId], Tally] = {}
-            pace = _Pace(request.rate)
+            pace = Rate(request.rate)
             try:
                 async for pieces in supply.pieces(self._window // 4):
                     report.total = supply.total
@@ -250,24 +251,3 @@ def _batches(pieces: Sequence[Piece]) -> list[tuple[Batch, list[Piece]]]:
     for key in list(runs):
         close(key)
     return found
-
-
-class _Pace:
-    """Keeps to a rate."""
-
-    def __init__(self, rate: float | None) -> None:
-        self._rate = rate
-        self._next = time.monotonic()
-
-    def runs(self, pieces: Sequence[Piece]) -> list[Sequence[Piece]]:
-        """Pieces that may go together: about a quarter of a second's."""
-        step = MAX_RECORDS if self._rate is None else max(1, min(MAX_RECORDS, int(self._rate / 4)))
-        return [pieces[start : start + step] for start in range(0, len(pieces), step)]
-
-    async def wait(self, count: int) -> None:
-        if self._rate is None:
-            return
-        now = time.monotonic()
-        if self._next > now:
-            await asyncio.sleep(self._next - now)
-        self._next = max(self._next, now) + count / self._rate

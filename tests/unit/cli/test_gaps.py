@@ -59,6 +59,22 @@ def test_a_folder_without_a_spool(run: Run, tmp_path: Path) -> None:
     assert "There is no spool" in result.stderr
 
 
+def test_a_dry_run_only_tells(run: Run, spool: Path) -> None:
+    """It lists what would be filled, and asks for nothing."""
+    for which in ("--all", "1"):
+        result = run("gaps", "fill", str(spool), which, "--dry-run", "--rate", "5")
+        assert result.returncode == 0
+        assert [line.split()[0] for line in result.stdout.splitlines()] == ["ID", "1"]
+    assert run("gaps", "fill", str(spool), "2", "--dry-run").returncode == 4
+    assert [gap["wanted"] for gap in json.loads(run("gaps", str(spool), "--json").stdout)] == [False, False]
+
+
+def test_a_rate_is_a_number(run: Run, spool: Path) -> None:
+    """What no rate can be is refused."""
+    for rate in ("nan", "inf", "0"):
+        assert run("gaps", "fill", str(spool), "--all", "--rate", rate).returncode == 4
+
+
 def test_filling_is_noted_where_nobody_runs(run: Run, spool: Path) -> None:
     """Without a process on the spool, a gap is marked for the next one; one that still lasts, or is none, is refused."""
     assert run("gaps", "fill", str(spool), "--all").stdout == "No pipeline runs on it: 1 gap is filled when one does.\n"

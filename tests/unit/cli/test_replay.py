@@ -52,6 +52,7 @@ def put(folder: Path, *payloads: str) -> None:
         (["letters", "lc.yaml", "nobody"], 3, "There are: all/archive, some/archive, one, two"),
         (["letters", "lc.yaml", "all/archive", "--route", "x"], 3, "no route 'x'"),
         (["letters", "lc.yaml", "all/archive", "--rate", "0"], 4, "rate"),
+        (["letters", "lc.yaml", "all/archive", "--rate", "inf"], 4, "not a finite number"),
         (["letters", "lc.yaml", "all/archive", "--worker", "2"], 4, "no worker 2"),
         (["files", "lc.yaml", "lc.yaml"], 4, "Give --source: one, two"),
         (["files", "lc.yaml", "lc.yaml", "--source", "three"], 3, "no source three"),

@@ -1,6 +1,7 @@
 """Filling gaps: when, how often, from where on, and what becomes of what fails."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -181,6 +182,18 @@ async def test_without_backfill_only_what_is_asked_for_is_filled(bench):
     one.filler.want(None)
     other.filler.want([shed.number])
     await one.until(lambda: one.gap.state == shed.state == "filled")
+
+
+async def test_a_gap_is_filled_at_the_rate_that_was_asked_for(bench):
+    """Its records come a few at a time, not faster than that; later requests without a rate are not held up by it."""
+    one = bench()
+    one.tap.pieces = [Past([event(number) for number in range(40)], "")]
+    one.filler.want([one.gap.number], rate=100)
+    began = time.monotonic()
+    await one.until(lambda: one.gap.state == "filled")
+    assert time.monotonic() - began >= 0.25
+    assert one.taken.records == [event(number) for number in range(40)]
+    assert (one.gap.added, one.gap.rate) == (40, None)
 
 
 async def test_what_cannot_be_filled_is_refused(bench):
