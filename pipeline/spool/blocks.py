@@ -24,11 +24,12 @@ class Blocks:
         self._memory: memoryview | None = None
 
     def open(self, path: Path) -> int:
-        """Open a file for `write`; -1 where its file system cannot do it. Raises OSError."""
+        """Open a file for `write`; -1 where its file system cannot do it, or where it cannot be opened once more now."""
         try:
             return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
-            self._look(error)
+            if error.errno in _NOT_HERE:
+                self.usable = False
             return -1
 
     def write(self, fd: int, edge: bytes, pieces: Sequence[bytes], at: int) -> bytes | None:

@@ -135,6 +135,26 @@ async def test_a_file_system_that_cannot(tmp_path: Path, monkeypatch: pytest.Mon
     assert findings(tmp_path) == []
 
 
+async def test_too_many_open_files_hold_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be opened once more for blocks is written the other way, and the next time it is tried again."""
+    asked: list[str] = []
+
+    def no(*_: object) -> int:
+        asked.append("open")
+        raise OSError(errno.EMFILE, "no")
+
+    monkeypatch.setattr(disk, "DIRECT_SEGMENT", 0)
+    monkeypatch.setattr(writing, "DIRECT_FROM", 0)
+    monkeypatch.setattr(blocks, "os", _Replaced(open=no))
+    lane = FakeLane()
+    async with spooling(tmp_path, lane) as spool:
+        for number in range(3):
+            await spool.append(batch(40, number * 40))
+        assert spool.trouble == ""
+        assert await lane.drain(spool) == list(enumerate(records(120)))
+    assert len(asked) == 3
+
+
 async def test_a_lane_that_is_far_behind_finds_records_in_the_page_cache(
     tmp_path: Path, written: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
