@@ -227,8 +227,22 @@ class Firehose(Source[FirehoseConfig]):
             self._open = False
             # Before the group waits for its connections: it must get no new ones.
             await self.close()
-            if unread := sum(one.unread for one in self._connections):
-                self.log.error("There was no time to read all that peers sent.", bytes=unread)
+            self._tell_unread()
+
+    def _tell_unread(self) -> None:
+        """Bytes that we leave unread are records that are missing, since the last that were taken."""
+        unread = {one: size for one in self._connections if (size := one.unread)}
+        if not unread:
+            return
+        self.log.error("There was no time to read all that peers sent.", bytes=sum(unread.values()))
+        handover = self._context.handover
+        if handover is not None and not handover.leads:  # only the one that leads knows when a gap ends
+            return
+        offset = self.clock.now() - asyncio.get_running_loop().time()
+        for connection in sorted(unread, key=lambda one: one.taken):
+            org = self._connections[connection]
+            if org is not None:
+                self.report.gap_opened(offset + connection.taken, "unread", org=org)
 
     # What a connection tells us.
 

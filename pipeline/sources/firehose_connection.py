@@ -92,6 +92,8 @@ class Connection(Receiver):
         self._wake: asyncio.Future[None] | None = None
         self.last = 0.0
         """Loop time of the last read."""
+        self.taken = 0.0
+        """Loop time at which the spool last took records of it."""
         self.proven = False
         """Whether it brought an allowed oid or the token; where neither is known, a record that was taken."""
 
@@ -228,6 +230,8 @@ class Connection(Receiver):
             while self._runs:
                 org, run = self._runs.pop(0)
                 receipt = await self._outlet.send(run, org=org)
+                if receipt.count:
+                    self.taken = self._loop.time()
                 if receipt.count and not self._named:
                     self._named = True
                     self._host.named(self, org)

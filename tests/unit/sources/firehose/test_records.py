@@ -155,17 +155,20 @@ async def test_a_cancelled_source_refuses_what_it_holds(start, record):
 
 
 async def test_what_was_never_read_is_told(start, record):
-    """Bytes that the kernel still holds at the stop timeout are no records yet, but their number is logged."""
+    """Bytes that the kernel still holds at the stop timeout are no records yet, but their number is logged, and they are a gap."""
     data = record(1, size=900) + b"\n"
     async with start(tls="off") as lab:
-        lab.outlet.gate.clear()
         _, writer = await lab.connect(tls=False)
+        writer.write(data)
+        await lab.outlet.until(1)
+        lab.outlet.gate.clear()
         writer.write(data * 3000)
         await lab.until(lambda: any(one.unread for one in lab.source._connections))
         await lab.cancel()
         (entry,) = [entry for entry in lab.log if entry["log_level"] == "error"]
         assert entry["bytes"] > 0
         assert entry["event"] == "There was no time to read all that peers sent."
+        assert lab.report.open_gaps == {"": "unread"}
         writer.transport.abort()
 
 
