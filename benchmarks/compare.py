@@ -38,6 +38,8 @@ from benchmarks.flow.measure import Bench, measure
 
 ROOT = Path(__file__).parent.parent
 RESAMPLES = 4000
+LEAST = 6
+"""Pairs with which anything is decided: drawing again and again from fewer says nothing of how far off they are."""
 INSTRUCTIONS = (2048, 8192)
 """Events of two runs, whose difference has no start of an interpreter in it."""
 HOT = """
@@ -59,7 +61,9 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
     return math.exp(statistics.fmean(logs)), math.exp(low), math.exp(high)
 
 
-def verdict(low: float, high: float, limit: float) -> str:
+def verdict(low: float, high: float, limit: float, pairs: int) -> str:
+    if pairs < LEAST:
+        return "not decided"
     if low > 1 + limit:
         return "slower"
     if high < 1 - limit:
@@ -126,7 +130,7 @@ def main() -> int:
                     costs = {who: measure(bench, JOBS[name], "blocks", trees[who], whole).cost for who in order}
                     ratios.append(costs["here"] / costs["base"])
                 mean, low, high = interval(ratios)
-                found = verdict(low, high, given.limit)
+                found = verdict(low, high, given.limit, len(ratios))
                 if found != "not decided" or wanted >= given.most:
                     break
                 wanted = min(given.most, wanted + given.pairs)

@@ -19,10 +19,16 @@ def ratios(mean, noise, pairs=12, seed=3):
 def test_verdict(mean, noise, expected):
     """A clear difference is told; where noise hides it, so is that."""
     _, low, high = interval(ratios(mean, noise))
-    assert verdict(low, high, 0.03) == expected
+    assert verdict(low, high, 0.03, 12) == expected
 
 
 def test_false_alarms():
     """Two equal commits are called slower in few of many comparisons, although each pair is off by 5 %."""
-    alarms = sum(verdict(*interval(ratios(1.0, 0.05, seed=seed))[1:], 0.03) == "slower" for seed in range(40))
+    alarms = sum(verdict(*interval(ratios(1.0, 0.05, seed=seed))[1:], 0.03, 12) == "slower" for seed in range(40))
     assert alarms <= 2
+
+
+def test_few_pairs_decide_nothing():
+    """Two pairs that happen to agree are no evidence."""
+    _, low, high = interval([1.05, 1.06])
+    assert (verdict(low, high, 0.03, 2), verdict(low, high, 0.03, 6)) == ("not decided", "slower")
