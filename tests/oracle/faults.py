@@ -122,6 +122,7 @@ class Faults:
         mood = self.rng.choice(("away", "hanging"))
         slot.set_mood(mood, "scrap")
         slot.say(f"scrap is {mood}")
+        await slot.process.ready()
         before = await slot.process.metrics()
         end = time.monotonic() + PATIENCE
         await self.flood()
