@@ -1,22 +1,22 @@
 """What the disk spool costs beside the memory spool, in one run: ``python benchmarks/spool.py [--events 100000] [--rounds 3]``.
 
-First append and read alone, with and without decoding; then the whole program, file → ``match`` on a decoded field → file. Prints
-CPU µs (user + system) and wall µs per event; rounds are interleaved, medians count.
+First append and read alone, with and without decoding, batch by batch; then the whole program, from a TLS port through a filter on a
+field into a file, with records decoded whole and with no more of them decoded than the filter needs. Prints µs per event, CPU of user
+and system; rounds are interleaved, medians count.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -27,6 +27,9 @@ from pipeline.emulator.generator import Generator
 from pipeline.kit import log as logs
 from pipeline.spool.disk import DiskSpool, DiskSpoolConfig
 from pipeline.spool.memory import MemorySpool, MemorySpoolConfig
+
+if TYPE_CHECKING:
+    from benchmarks.flow.job import Place
 
 LOG = LogId("bench")
 BATCH = 256
@@ -118,29 +121,34 @@ def alone(name: str, events: list[bytes], count: int, *, decode: bool, lag: bool
         return measured(resource.RUSAGE_SELF, lambda: asyncio.run(work), count)
 
 
-def program(name: str, source: Path, count: int) -> tuple[float, float]:
-    """The whole program as a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        spool = (
-            {"type": "memory"} if name == "memory" else {"type": "disk", "path": f"{folder}/spool", "sync": name[5:]}
-        )
-        config = {
-            "sources": {"in": {"type": "file", "paths": [str(source)]}},
-            "sinks": {"out": {"type": "file", "path": f"{folder}/out.jsonl"}},
-            "routes": {
-                "all": {
-                    "from": "in",
-                    "to": "out",
-                    "filters": [{"type": "match", "op": "is", "path": "routing/event_type", "value": "NEW_PROCESS"}],
-                }
-            },
-            "spool": spool,
-            "dead_letter": {"path": f"{folder}/dead"},
-        }
-        path = Path(folder, "bench.json")
-        path.write_text(json.dumps(config))
-        command = [sys.executable, "-m", "pipeline.cli", "run", str(path), "--no-summary", "--log-level", "error"]
-        return measured(resource.RUSAGE_CHILDREN, lambda: subprocess.run(command, check=True), count)
+def programs(events: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Way of deciding -> spool -> CPU µs per event of the whole program: TLS → decode + field filter → file."""
+    # A script's own folder is on the path, not that of the package that it is in.
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    from benchmarks import flow
+    from benchmarks.flow.job import System
+    from benchmarks.flow.ours import run
+
+    def spooled(name: str) -> Callable[[Place], Mapping[str, Any]]:
+        if name == "memory":
+            return lambda _: {}
+        return lambda place: {"spool": {"type": "disk", "path": str(place.folder / "spool"), "sync": name[5:]}}
+
+    ways = {"whole decode": "whole", "projection": ""}
+    systems = [
+        System(f"{way}/{name}", frozenset({"json-file"}), run(spooled(name), filters=filters))
+        for way, filters in ways.items()
+        for name in SPOOLS
+    ]
+    arguments = ["--events", str(events), "--rounds", str(rounds), "--jobs", "json-file", "--framings", "blocks"]
+    (group,) = flow.run(flow.options([*arguments, "--no-peers"]), systems)["groups"]
+    found: dict[str, dict[str, list[float]]] = {way: {} for way in ways}
+    for system in group["systems"]:
+        way, _, name = system["name"].partition("/")
+        if system["failure"]:
+            raise SystemExit(f"{system['name']}: {system['failure']}")
+        found[way][name] = [one["cost"] for one in system["runs"]]
+    return found
 
 
 def main() -> None:
@@ -152,25 +160,13 @@ def main() -> None:
     events = corpus(BATCH * 32)
     count = options.events
     results: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "events.jsonl")
-        block = b"\n".join(events) + b"\n"
-        with source.open("wb") as file:
-            for _ in range(count // len(events) + 1):
-                file.write(block)
-        lines = len(events) * (count // len(events) + 1)
-        empty = Path(folder, "empty.jsonl")
-        empty.touch()
-        for _ in range(options.rounds):
-            for name in SPOOLS:
-                results.setdefault(("append + read", name), []).append(alone(name, events, count, decode=False))
-                results.setdefault(("  with decode", name), []).append(alone(name, events, count, decode=True))
-                # Starting the interpreter is no cost of an event.
-                start, whole = program(name, empty, lines), program(name, source, lines)
-                results.setdefault(("program", name), []).append((whole[0] - start[0], whole[1] - start[1]))
-            results.setdefault(("  read later", "disk full"), []).append(
-                alone("disk full", events, count, decode=False, lag=True)
-            )
+    for _ in range(options.rounds):
+        for name in SPOOLS:
+            results.setdefault(("append + read", name), []).append(alone(name, events, count, decode=False))
+            results.setdefault(("  with decode", name), []).append(alone(name, events, count, decode=True))
+        results.setdefault(("  read later", "disk full"), []).append(
+            alone("disk full", events, count, decode=False, lag=True)
+        )
     print(f"{count:,} events, mean {sum(map(len, events)) / len(events):,.0f} bytes, µs per event")
     print(f"{'job':<16}{'spool':<14}{'CPU':>8}{'wall':>8}{'CPU vs memory':>16}")
     for (job, name), figures in results.items():
@@ -178,6 +174,14 @@ def main() -> None:
         base = statistics.median(figure[0] for figure in results.get((job, "memory"), figures))
         beside = f"{100 * (cpu / base - 1):+.0f} %" if name != "memory" and (job, "memory") in results else ""
         print(f"{job:<16}{name:<14}{cpu:>8.2f}{wall:>8.2f}{beside:>16}")
+    print("\nThe whole program, TLS → decode + field filter → file")
+    print(f"{'decided by':<16}{'spool':<14}{'CPU':>8}{'least':>8}{'most':>8}{'CPU vs memory':>16}")
+    for way, spools in programs(count, options.rounds).items():
+        base = statistics.median(spools["memory"])
+        for name, costs in spools.items():
+            cost = statistics.median(costs)
+            beside = f"{100 * (cost / base - 1):+.0f} %" if name != "memory" else ""
+            print(f"{way:<16}{name:<14}{cost:>8.2f}{min(costs):>8.2f}{max(costs):>8.2f}{beside:>16}")
 
 
 if __name__ == "__main__":

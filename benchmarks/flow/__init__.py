@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -48,10 +49,10 @@ def options(arguments: list[str]) -> argparse.Namespace:
     return found
 
 
-def run(given: argparse.Namespace) -> dict[str, Any]:
-    """Measure all; returns what `report.flow` makes a table of."""
+def run(given: argparse.Namespace, variants: Sequence[System] | None = None) -> dict[str, Any]:
+    """Measure all, or other ways of ours than usual; returns what `report.flow` makes a table of."""
     jobs = [JOBS[name] for name in given.jobs.split(",")] if given.jobs else [*JOBS.values()]
-    systems = ours.systems()
+    systems = [*(ours.systems() if variants is None else variants)]
     missing: dict[str, str] = {}
     if not given.no_peers:
         missing = peers.fetch()
