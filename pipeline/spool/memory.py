@@ -62,7 +62,7 @@ class MemorySpool:
 
     def __init__(self, config: MemorySpoolConfig) -> None:
         self.config = config
-        self.max_batch = min(MAX_BYTES, config.max_size // 4)
+        self.max_batch = min(MAX_BYTES, config.max_size // 16)
         self._logs: dict[LogId, _Log] = {}
         self._common = config.max_size // 2
         self._common_used = 0

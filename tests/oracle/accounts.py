@@ -53,6 +53,9 @@ class LogAccount:
     """Bytes of the archive that were looked at."""
     end: int = 0
 
+    def knows(self, number: int) -> bool:
+        return number < len(self.stored) or number in self.witnessed
+
     def __getitem__(self, number: int) -> bytes:
         return self.stored[number] if number < len(self.stored) else self.witnessed[number]
 
@@ -200,7 +203,9 @@ class Accounts:
         """The process ended here, and its spool was looked into: what these lanes are not past may come once more."""
         for lane in [self.lanes[name] for name in self.lanes if name in lanes]:
             for source, log in self.logs.items():
-                lane.redone.update(self.at(log, number) for number in range(now.past(lane.lane, source), log.end))
+                # What was given up and is gone cannot come again.
+                numbers = range(now.past(lane.lane, source), log.end)
+                lane.redone.update(self.at(log, number) for number in numbers if log.knows(number))
 
     def at(self, log: LogAccount, number: int) -> bytes:
         return log[number]
