@@ -15,9 +15,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import trustme
-
-from benchmarks import wire
 from benchmarks.corpus import corpus, first
 from benchmarks.flow import ours
 from benchmarks.flow.job import JOBS, Command, Job, Place
@@ -50,13 +47,7 @@ def main() -> None:
     runs: dict[int, list[Run]] = {number: [] for number in range(len(cases))}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="collector-")))
-        authority = trustme.CA()
-        issued = authority.issue_cert("localhost", "127.0.0.1")
-        cert, key, ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
-        authority.cert_pem.write_to_path(ca)
-        issued.cert_chain_pems[0].write_to_path(cert)
-        issued.private_key_pem.write_to_path(key)
-        bench = Bench(wire.build(folder), cert, key, ca, 3)
+        bench = Bench.ready(folder)
         for _ in range(given.rounds):
             for number, (job, system, way) in enumerate(cases):
                 seen = dataclasses.replace(system, command=_set(system.command, WAYS[way]))

@@ -28,9 +28,6 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-import trustme
-
-from benchmarks import wire
 from benchmarks.corpus import corpus, first
 from benchmarks.flow import ours
 from benchmarks.flow.job import JOBS, System
@@ -112,11 +109,7 @@ def main() -> int:
         base = folder / "base"
         _git("worktree", "add", "--detach", str(base), given.base)
         stack.callback(_git, "worktree", "remove", "--force", str(base))
-        issued = trustme.CA().issue_cert("localhost")
-        cert, key = folder / "cert.pem", folder / "key.pem"
-        issued.cert_chain_pems[0].write_to_path(cert)
-        issued.private_key_pem.write_to_path(key)
-        bench = Bench(wire.build(folder), cert, key, cert, connections=3)
+        bench = Bench.ready(folder)
         trees = {"base": _plain(str(base)), "here": _plain("")}
         print(
             f"{given.base} ({_git('rev-parse', '--short', given.base)}) beside this tree; ratios of CPU, here to base"

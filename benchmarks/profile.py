@@ -18,9 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import trustme
-
-from benchmarks import report, wire
+from benchmarks import report
 from benchmarks.broker import NoKafka, broker
 from benchmarks.corpus import corpus, first
 from benchmarks.flow import ours
@@ -59,17 +57,11 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="profile-")))
-        authority = trustme.CA()
-        issued = authority.issue_cert("localhost", "127.0.0.1")
-        cert, key, ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
-        authority.cert_pem.write_to_path(ca)
-        issued.cert_chain_pems[0].write_to_path(cert)
-        issued.private_key_pem.write_to_path(key)
         try:
             kafka = stack.enter_context(broker()) if any(job.sink == "kafka" for job in jobs) else ""
         except NoKafka as error:
             raise SystemExit(f"No Kafka: {error}") from None
-        bench = Bench(wire.build(folder), cert, key, ca, 3, kafka)
+        bench = Bench.ready(folder, bootstrap=kafka)
         for job, system in [(job, system) for job in jobs for system in systems if job.name in system.jobs]:
             costs: dict[int, Costs] = {}
             for events in (given.events // 10, given.events):

@@ -19,9 +19,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import trustme
-
-from benchmarks import wire
 from benchmarks.broker import NoKafka, broker
 from benchmarks.corpus import Corpus, corpus, first
 from benchmarks.flow import ours, peers
@@ -62,12 +59,6 @@ def run(given: argparse.Namespace, variants: Sequence[System] | None = None) -> 
     parts = {part: first(path, given.events // part) for part in {system.part for system in systems} | {1}}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flow-")))
-        authority = trustme.CA()
-        issued = authority.issue_cert("localhost", "127.0.0.1")
-        certs = {"cert": folder / "cert.pem", "key": folder / "key.pem", "ca": folder / "ca.pem"}
-        authority.cert_pem.write_to_path(certs["ca"])
-        issued.cert_chain_pems[0].write_to_path(certs["cert"])
-        issued.private_key_pem.write_to_path(certs["key"])
         try:
             kafka = stack.enter_context(broker()) if any(job.sink == "kafka" for job in jobs) else ""
         except NoKafka as error:
@@ -77,7 +68,7 @@ def run(given: argparse.Namespace, variants: Sequence[System] | None = None) -> 
             jobs = [job for job in jobs if job.sink != "kafka"]
         for name, why in missing.items():
             print(f"Without {name}: {why}.", file=sys.stderr)
-        bench = Bench(wire.build(folder), **certs, connections=given.connections, bootstrap=kafka)
+        bench = Bench.ready(folder, given.connections, kafka)
         framings = given.framings.split(",")
         ceilings = {framing: ceiling(bench, framing, parts[1]) for framing in framings}
         # How the stream service frames is its own affair.

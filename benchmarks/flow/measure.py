@@ -11,7 +11,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+import trustme
+
+from benchmarks import wire
 from benchmarks.broker import Topic
 from benchmarks.corpus import Content, Corpus
 from benchmarks.flow.job import Job, Place, System
@@ -65,6 +69,17 @@ class Bench:
     ca: Path
     connections: int
     bootstrap: str = ""
+
+    @classmethod
+    def ready(cls, folder: Path, connections: int = 3, bootstrap: str = "") -> Self:
+        """With a sender and certificates made in ``folder``."""
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        cert, key, ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
+        authority.cert_pem.write_to_path(ca)
+        issued.cert_chain_pems[0].write_to_path(cert)
+        issued.private_key_pem.write_to_path(key)
+        return cls(wire.build(folder), cert, key, ca, connections, bootstrap)
 
 
 def measure(bench: Bench, job: Job, framing: str, system: System, given: Corpus) -> Run:

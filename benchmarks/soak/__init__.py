@@ -19,10 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import wire
 from benchmarks.corpus import corpus, first
 from benchmarks.flow import ours
 from benchmarks.flow.job import JOBS, Place
@@ -58,13 +56,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     whole = first(corpus(given.events), given.events)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        authority = trustme.CA()
-        issued = authority.issue_cert("localhost", "127.0.0.1")
-        cert, key, ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
-        authority.cert_pem.write_to_path(ca)
-        issued.cert_chain_pems[0].write_to_path(cert)
-        issued.private_key_pem.write_to_path(key)
-        bench = Bench(wire.build(folder), cert, key, ca, given.connections)
+        bench = Bench.ready(folder, given.connections)
         system = next(system for system in ours.systems() if system.name == "lc-pipeline")
         cost = statistics.median(measure(bench, JOB, "blocks", system, whole).cost for _ in range(3))
         rate = LOAD * 1e6 / cost
@@ -73,7 +65,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         (folder / "timed-0.dist-info" / "entry_points.txt").write_text(POINTS)
         (folder / "timed-0.dist-info" / "METADATA").write_text("Name: timed\nVersion: 0\n")
         admin = free_port()
-        place = Place(folder, free_port(), cert, key, ca)
+        place = Place(folder, free_port(), bench.cert, bench.key, bench.ca)
         sink = {"type": "timed_file", "times": str(folder / "times"), "sync": given.sync}
         # Files are made to be written in large blocks and wait up to 5 s by default; who wants records soon says so.
         sink["batch"] = {**ours.BATCH, "max_wait": "5ms"}

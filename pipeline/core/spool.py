@@ -85,6 +85,8 @@ class Spool(Protocol):
     """Whether accepted records survive a crash of the process."""
     max_batch: int
     """Bytes of records that a batch may have, unless it is one record: what is larger might never find room."""
+    max_hand: int
+    """Bytes that a lane with `drop_oldest` may have in its writes: what is being written cannot be given up."""
 
     async def open(self, logs: Sequence[LogId]) -> Restored:
         """Make or open these logs and return what is known of lanes and sinks."""

@@ -72,8 +72,8 @@ class Lane:
         self._turns = asyncio.Semaphore(runner.config.in_flight)
         self._max_bytes = runner.config.batch.max_bytes
         if on_full == "drop_oldest":
-            # What is in its hand cannot be given up: with all writes and what the next one collects that stays a part of the spool.
-            self._max_bytes = min(self._max_bytes, max(1, spool.max_batch // (runner.config.in_flight + 1)))
+            # All writes that are under way, and what the next one collects.
+            self._max_bytes = min(self._max_bytes, max(1, spool.max_hand // (runner.config.in_flight + 1)))
 
     # --- as the spool sees it
 

@@ -64,6 +64,20 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
+def write_at(fd: int, pieces: Sequence[bytes], at: int) -> None:
+    """Write all pieces at an offset, one after the other. Raises OSError; then some of them may be written."""
+    for start in range(0, len(pieces), _BUFFERS):
+        run = pieces[start : start + _BUFFERS]
+        end = at + sum(map(len, run))
+        at += os.pwritev(fd, run, at)
+        if at < end:
+            rest = memoryview(b"".join(run))[at - end :]
+            while rest:
+                done = os.pwrite(fd, rest, at)
+                rest = rest[done:]
+                at += done
+
+
 class AppendFile:
     """One file; its descriptor may be closed and opened again without losing what is known of it."""
 
@@ -131,21 +145,7 @@ class AppendFile:
         """Write after the bytes that count. Until `keep`, it does not count itself."""
         self._pending = sum(map(len, pieces))
         self.dirty = True
-        at = self.length
-        for start in range(0, len(pieces), _BUFFERS):
-            at = self._write(pieces[start : start + _BUFFERS], at)
-
-    def _write(self, pieces: Sequence[bytes], at: int) -> int:
-        """Write all of this at an offset and return where it ends."""
-        end = at + sum(map(len, pieces))
-        at += os.pwritev(self._fd, pieces, at)
-        if at < end:
-            rest = memoryview(b"".join(pieces))[at - end :]
-            while rest:
-                done = os.pwrite(self._fd, rest, at)
-                rest = rest[done:]
-                at += done
-        return end
+        write_at(self._fd, pieces, self.length)
 
     def keep(self) -> None:
         """Let what was `put` count."""

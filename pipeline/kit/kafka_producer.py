@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Self
 
 from pipeline.core.errors import PipelineError
@@ -163,11 +163,10 @@ async def _ask_metadata(client: Any, topics: Iterable[str]) -> Any:
 
 
 def _amend(client: Any) -> None:
-    """Put three things right in an `AIOKafkaClient` for which aiokafka has no switch.
+    """Put two things right in an `AIOKafkaClient` for which aiokafka has no switch.
 
     It asks for metadata with the flag that lets a broker create the topics asked for, and brokers do so by default
-    (`auto.create.topics.enable`). It does not know the error by which a broker refuses a record's form. And it copies a batch
-    eight times on its way to the socket.
+    (`auto.create.topics.enable`). And it does not know the error by which a broker refuses a record's form.
     """
     from aiokafka import errors as kafka
 
@@ -181,46 +180,6 @@ def _amend(client: Any) -> None:
         return True
 
     client._metadata_update = update  # noqa: SLF001 - the one door; tests show that no topic appears
-    client.send = _flat(client.send)
     kafka.kafka_errors.setdefault(
         _INVALID_RECORD, type("InvalidRecordError", (kafka.BrokerResponseError,), {"errno": _INVALID_RECORD})
     )
-
-
-def _flat(send: Callable[..., Any]) -> Callable[..., Any]:
-    """A client's ``send`` whose produce requests put their parts together once, and not anew at each depth of the message."""
-    from aiokafka.protocol.produce import ProduceRequest
-
-    forms = [type(form.__name__, (form,), {"encode": encode_flat}) for form in ProduceRequest._CLASSES]  # noqa: SLF001 - no switch
-    flat = type("ProduceRequest", (ProduceRequest,), {"_CLASSES": forms})
-
-    def sent(node: int, request: Any, **more: Any) -> Any:
-        if type(request) is ProduceRequest:
-            request.__class__ = flat
-        return send(node, request, **more)
-
-    return sent
-
-
-def encode_flat(struct: Any) -> bytes:
-    """The bytes of aiokafka's ``struct.encode()``."""
-    from aiokafka.protocol.types import Array, Bytes, Int32, Schema
-
-    pieces: list[bytes] = []
-
-    def add(field: Any, value: Any) -> None:
-        # Exactly these: a form that is derived from one of them has another wire.
-        if type(field) is Schema:
-            for inner, part in zip(field.fields, value, strict=True):
-                add(inner, part)
-        elif type(field) is Array and value is not None:
-            pieces.append(Int32.encode(len(value)))
-            for part in value:
-                add(field.array_of, part)
-        elif field is Bytes and value is not None:
-            pieces.extend((Int32.encode(len(value)), value))
-        else:
-            pieces.append(field.encode(value))
-
-    add(struct.SCHEMA, [getattr(struct, name) for name in struct.SCHEMA.names])
-    return b"".join(pieces)

@@ -68,6 +68,7 @@ class DiskSpool:
     def __init__(self, config: DiskSpoolConfig) -> None:
         self.config = config
         self.max_batch = min(MAX_BYTES, config.max_size // 16)
+        self.max_hand = config.max_size // 8
         self.state_lost = False
         """Whether positions were lost, so that every lane must begin at the oldest record kept."""
         self._folder = SpoolFolder(config.path)

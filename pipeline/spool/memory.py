@@ -11,7 +11,6 @@ from pipeline.core.batch import MAX_BYTES, Batch, LogId
 from pipeline.core.config import Field, Section
 from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Positions, Restored
 from pipeline.core.types import Size
-from pipeline.spool.pace import Pace
 
 BATCH_OVERHEAD = 320
 """Bytes that a batch costs beside its block of records: its object, the block's, its place in the log."""
@@ -27,10 +26,9 @@ class MemorySpoolConfig(Section):
 
 
 class _Log:
-    __slots__ = ("at", "bytes", "lanes", "pace", "positions", "queue", "settling", "share", "stats")
+    __slots__ = ("at", "bytes", "lanes", "positions", "queue", "settling", "share", "stats")
 
-    def __init__(self, name: LogId) -> None:
-        self.pace = Pace(name)
+    def __init__(self) -> None:
         self.share = 0
         """Bytes that are always free for it."""
         self.at: OrderedDict[int, Batch] = OrderedDict()
@@ -63,6 +61,7 @@ class MemorySpool:
     def __init__(self, config: MemorySpoolConfig) -> None:
         self.config = config
         self.max_batch = min(MAX_BYTES, config.max_size // 16)
+        self.max_hand = config.max_size // 8
         self._logs: dict[LogId, _Log] = {}
         self._common = config.max_size // 2
         self._common_used = 0
@@ -71,7 +70,7 @@ class MemorySpool:
 
     async def open(self, logs: Sequence[LogId]) -> Restored:
         for log in logs:
-            self._logs.setdefault(log, _Log(log))
+            self._logs.setdefault(log, _Log())
         for store in self._logs.values():
             store.share = self._common // len(self._logs)
         return Restored()
@@ -85,7 +84,7 @@ class MemorySpool:
 
     async def add(self, log: LogId, lanes: Sequence[LanePort]) -> None:
         if log not in self._logs:
-            store = self._logs[log] = _Log(log)
+            store = self._logs[log] = _Log()
             store.lanes += lanes
             store.positions.update(dict.fromkeys((lane.id for lane in lanes), 0))
 
@@ -100,8 +99,6 @@ class MemorySpool:
             if self._used > self.config.max_size * 3 // 4:
                 for lane in log.lanes:
                     lane.hurry()
-            stats = log.stats
-            await log.pace.keep(log.lanes, _cost(batch), stats.end, stats.bytes, stats.end - log.low)
             return
         self._hurry()
         waiter = asyncio.get_running_loop().create_future()
@@ -129,7 +126,6 @@ class MemorySpool:
 
     async def read(self, log: LogId, position: int) -> Batch | None:
         store = self._logs[log]
-        store.pace.reached(position)
         batch = store.at.get(position)
         if batch is not None or position >= store.stats.end:
             return batch

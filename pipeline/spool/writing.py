@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.kit.appendfile import write_at
 from pipeline.spool.blocks import BLOCK, Blocks
 from pipeline.spool.folder import datasync, sync_directory
 from pipeline.spool.segment import FILE_HEADER, Segment, file_header, file_name
@@ -16,8 +17,6 @@ Pieces = tuple[int, Sequence[bytes]]
 """The number of a frame's first record, and its bytes in pieces."""
 DIRECT_FROM = 128 << 10
 """Bytes of frames from which on it pays to write them past the page cache."""
-_BUFFERS = 1000
-"""Buffers in one call, below the kernel's limit of 1024."""
 
 
 class LogWriter:
@@ -144,9 +143,7 @@ class LogWriter:
         end = self._length + size
         self._end = max(self._end, end)
         if cached or size < DIRECT_FROM or not self._put_blocks(self.last.path, pieces, end):
-            at = self._length
-            for start in range(0, len(pieces), _BUFFERS):
-                at = _write_at(self._fd, pieces[start : start + _BUFFERS], at)
+            write_at(self._fd, pieces, self._length)
         self._length = end
         return [self.last] * count
 
@@ -193,16 +190,3 @@ class LogWriter:
                 self._end = length
             except OSError:
                 self._broken = True
-
-
-def _write_at(fd: int, pieces: Sequence[bytes], at: int) -> int:
-    """Write all pieces at an offset and return where they end. Raises OSError."""
-    end = at + sum(map(len, pieces))
-    at += os.pwritev(fd, pieces, at)
-    if at < end:
-        rest = memoryview(b"".join(pieces))[at - end :]
-        while rest:
-            done = os.pwrite(fd, rest, at)
-            rest = rest[done:]
-            at += done
-    return end

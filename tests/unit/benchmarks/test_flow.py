@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import flow, report
+from benchmarks import flow, report, wire
 from benchmarks.broker import NoKafka
 from benchmarks.flow.measure import Run
 
@@ -16,7 +16,7 @@ def bare(monkeypatch):
 
     monkeypatch.setattr(flow, "broker", broker)
     monkeypatch.setattr(flow, "ceiling", lambda *_: Run(100, 100, 0.1, 0.1, 1.0, 0.1, 0.1))
-    monkeypatch.setattr(flow.wire, "build", lambda folder: folder)
+    monkeypatch.setattr(wire, "build", lambda folder: folder)
     monkeypatch.setattr(flow.peers, "fetch", lambda: {"Vector": "no vector on the PATH"})
     monkeypatch.setattr(flow.peers, "systems", list)
     return ["--events", "100", "--rounds", "1", "--systems", "none of them"]

@@ -2,12 +2,10 @@
 
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.protocol.produce import ProduceRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.kit.kafka_batch import CODECS, Batch, varint
-from pipeline.kit.kafka_producer import encode_flat
 
 HEADERS = [[], [("stream", b"event")], [("stream", b"event"), ("orig\u00fcn", b""), ("org", bytes(200))]]
 VALUES = st.one_of(st.binary(max_size=40), st.integers(0, 20_000).map(lambda size: b"x" * size))
@@ -60,10 +58,3 @@ def test_varint(value):
     """Numbers come back from zigzag."""
     folded = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(varint(value)))
     assert (folded >> 1) ^ -(folded & 1) == value
-
-
-@pytest.mark.parametrize("form", ProduceRequest._CLASSES, ids=lambda form: f"v{form.API_VERSION}")
-def test_flat(form):
-    """A produce request put together at once has the bytes that aiokafka would send, in each version that it knows."""
-    struct = ProduceRequest(None, -1, 5000, [("a", [(0, b"xyz"), (5, b"")]), ("b", [(1, bytes(99))])]).build(form)
-    assert struct.encode() == encode_flat(struct)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.batch import LogId
+from pipeline.kit import appendfile
 from pipeline.kit import log as logs
 from pipeline.spool import blocks, disk, folder, room, state, writing
 
@@ -65,7 +66,8 @@ def arm(point: str, moment: str, number: int) -> None:
     match point:
         case "write" | "create" | "header":
             name = {"write": "pwritev", "create": "open", "header": "pwrite"}[point]
-            writing.os = Replaced(name, deadly(getattr(os, name), moment, number))  # type: ignore[attr-defined]
+            where = appendfile if point == "write" else writing
+            where.os = Replaced(name, deadly(getattr(os, name), moment, number))  # type: ignore[attr-defined]
         case "blocks":
             blocks.os = Replaced("pwrite", deadly(os.pwrite, moment, number))  # type: ignore[attr-defined]
         case "datasync" | "sync_directory":
