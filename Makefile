@@ -64,4 +64,5 @@ $(READY): pyproject.toml constraints.txt
 	  echo "Install one (Debian: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Installing what is needed into $(VENV) …"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -q pipeline # each start reads this, also where Python may not write it
 	@touch $@

@@ -1,7 +1,7 @@
 """All benchmarks, one after the other, with one table at the end: ``python -m benchmarks [--quick] [--rounds 3] [--minutes 3]``.
 
-`python -m benchmarks.flow`, `.micro`, `.soak`, `.memory` and `.profile` run one of them, with more options. With ``--page`` the
-tables in docs/performance.md are made anew from this run.
+`python -m benchmarks.flow`, `.micro`, `.soak`, `.memory`, `.start` and `.profile` run one of them, with more options. With
+``--page`` the tables in docs/performance.md are made anew from this run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-from benchmarks import flow, memory, micro, page, profile, report, soak
+from benchmarks import flow, memory, micro, page, profile, report, soak, start
 
 PROFILED = ["json-file", "raw-file", "raw-kafka", "--systems", "lc-pipeline,lc-pipeline (full decode)", "--top", "16"]
 """What is profiled, each with what takes the most."""
@@ -40,6 +40,7 @@ def main() -> None:
         "micro": micro.run(micro.options([*quick, *numbers])),
         "soak": soak.run(soak.options([*quick, "--minutes", str(given.minutes)])),
         "memory": memory.run(memory.options([*quick, "--seconds", "30"])),
+        "start": start.run(start.options(quick)),
         "profile": profile.run(profile.options([*quick, *profiled])),
     }
     report.write("bench", {**found, "minutes": (time.monotonic() - began) / 60})

@@ -24,6 +24,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "targets": targets.table,
     "micro": lambda whole: report.micro(whole["micro"]),
     "memory": lambda whole: report.memory(whole["memory"]),
+    "start": lambda whole: report.start(whole["start"]),
     "soak": lambda whole: report.soak(whole["soak"]),
     "profile": lambda whole: report.profile(whole["profile"]),
 }

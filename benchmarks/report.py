@@ -41,7 +41,7 @@ def markdown(whole: dict[str, Any]) -> str:
     parts = [run(whole)]
     if "flow" in whole:
         parts += [flow(whole["flow"]), "**Targets**", targets.table(whole)]
-    for name, made in (("micro", micro), ("memory", memory), ("soak", soak), ("profile", profile)):
+    for name, made in (("micro", micro), ("memory", memory), ("start", start), ("soak", soak), ("profile", profile)):
         if name in whole:
             parts.append(made(whole[name]))
     return "\n\n".join(parts) + "\n"
@@ -136,6 +136,16 @@ def memory(found: list[dict[str, Any]]) -> str:
     for row in found:
         met = "" if not row["wanted"] else "met" if row["met"] else "missed"
         lines.append(f"| {row['what']} | {row['found']} | {row['wanted']} | {met} |")
+    return "\n".join(lines)
+
+
+def start(found: list[dict[str, Any]]) -> str:
+    lines = ["| Started | ms (least–most) | Wanted | |", "|---|---|---|---|"]
+    for case in found:
+        middle, least, most = (1000 * pick(case["seconds"]) for pick in (statistics.median, min, max))
+        limit = case["wanted"]
+        wanted = f"≤ {1000 * limit:.0f} ms | {'met' if middle <= 1000 * limit else 'missed'}" if limit else " | "
+        lines.append(f"| {case['what']} | {middle:.0f} ({least:.0f}–{most:.0f}) | {wanted} |")
     return "\n".join(lines)
 
 

@@ -57,17 +57,14 @@ Credentials: LC_OID and LC_API_KEY, else what `limacharlie login` stored (see --
 @click.pass_context
 def command(context: click.Context, /, what: str, **options: Any) -> None:
     """Show detections (default), events or audit records as they happen. Needs no configuration file."""
-    import orjson
-
     from pipeline.cli.run import run
-    from pipeline.config.load import loads
+    from pipeline.config.load import made
     from pipeline.kit import log as logs
 
     given = context.obj or {}
     terminal = sys.stderr.isatty()
     logs.configure(given.get("log_level") or "warning", given.get("log_format") or ("console" if terminal else "auto"))
-    text = orjson.dumps(_config(what, options)).decode()
-    loaded = loads(text.replace("${", "$${"), file="the command line")
+    loaded = made(_config(what, options), file="the command line")
     plain = "log_level" not in given
     result = run(loaded, admin=False, services=[lambda runner: _announce(runner, what, plain=plain)])
     context.exit(result.exit_code)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -31,7 +32,7 @@ class Loaded:
     registry: Registry
     """Gives the component classes that the configuration names."""
     text: str
-    """What was read, as it was written."""
+    """What was read, as it was written; "" of one that a program made."""
     file: str
     """What its mistakes are told with."""
 
@@ -62,8 +63,18 @@ def load(path: str | Path, env: Mapping[str, str] | None = None) -> Loaded:
 
 def loads(text: str, env: Mapping[str, str] | None = None, *, file: str = "config") -> Loaded:
     """Read the text of a configuration. Raises ConfigError with all its mistakes in ``problems``."""
+    from pipeline.config.parse import parse  # not what a program made needs: `tail` starts without YAML
+
+    return _checked(parse(text, os.environ if env is None else env, file), text)
+
+
+def made(data: Mapping[str, Any], *, file: str) -> Loaded:
+    """Check a configuration that a program made; nothing in it is substituted. Raises ConfigError as `loads` does."""
+    return _checked(Tree(file, data), "")
+
+
+def _checked(tree: Tree, text: str) -> Loaded:
     registry = Registry()
-    tree = Tree(text, os.environ if env is None else env, file)
     problems = [*tree.problems]
     config = None
     try:
@@ -73,8 +84,8 @@ def loads(text: str, env: Mapping[str, str] | None = None, *, file: str = "confi
     parts = checks.sound_parts(tree.data, [problem.path for problem in problems], registry)
     problems += [*checks.check_names(tree), *checks.check_together(parts, tree, registry)]
     if config is None or problems:
-        raise _together(problems, file)
-    return Loaded(config, tuple(checks.warnings(config, tree)), registry, text, file)
+        raise _together(problems, tree.file)
+    return Loaded(config, tuple(checks.warnings(config, tree)), registry, text, tree.file)
 
 
 def _together(problems: Iterable[ConfigProblem], file: str) -> ConfigError:

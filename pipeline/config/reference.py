@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticUndefined
 
+from pipeline.config.docstrings import meanings
 from pipeline.config.model import Config, RouteConfig, one_or_more
 from pipeline.config.registry import KINDS, Kind, Registry, config_class
 from pipeline.core.config import ComponentConfig, Section
@@ -90,7 +91,7 @@ def _rows(model: type[BaseModel], before: str = "", given: Any = None) -> Iterat
 
     The fields of a nested section follow it; ``given`` is the section that stands for an absent one, with its own defaults.
     """
-    own = inspect.get_annotations(model)
+    own, texts = inspect.get_annotations(model), meanings(model)
     for name in sorted(model.model_fields, key=lambda name: name not in own):
         if name == "type" and issubclass(model, ComponentConfig):
             continue
@@ -98,7 +99,7 @@ def _rows(model: type[BaseModel], before: str = "", given: Any = None) -> Iterat
         key = f"{before}{field.alias or name}"
         kind = _type(field.annotation, field.metadata)
         default = _default(field) if given is None else getattr(given, name)
-        yield key, kind, _shown(default, kind), field.description or ""
+        yield key, kind, _shown(default, kind), texts.get(name, "")
         for section in _sections(field.annotation):
             yield from _rows(section, f"{key}.", default if isinstance(default, section) else None)
 
@@ -162,8 +163,8 @@ def sections_page() -> str:
 
 
 def _section(name: str) -> str:
-    field = Config.model_fields[name]
-    text = f"## `{name}`\n\n{field.description}\n"
+    field, meaning = Config.model_fields[name], meanings(Config)[name]
+    text = f"## `{name}`\n\n{meaning}\n"
     if name in KINDS:
         return f"{text}\nEach has a name of your choice; see [{name}]({name}.md).\n"
     annotation, keys = field.annotation, f"{name}."
@@ -172,7 +173,7 @@ def _section(name: str) -> str:
     models = list(_sections(annotation))
     for model in models:
         doc = _doc(model)
-        text = f"## `{name}`\n" if doc.startswith((field.description or "").rstrip(".")) else text
+        text = f"## `{name}`\n" if doc.startswith(meaning.rstrip(".")) else text
         text += f"\n{doc}\n\n{_table(model, keys)}\n"
     if not models:
         kind = _type(annotation, field.metadata)
@@ -181,7 +182,15 @@ def _section(name: str) -> str:
 
 
 class _Schema(GenerateJsonSchema):
-    """Where a number or a truth value stands, a substitution may stand, too."""
+    """Says what each field means. Where a number or a truth value stands, a substitution may stand, too."""
+
+    def model_schema(self, schema: Any) -> JsonSchemaValue:
+        result = super().model_schema(schema)
+        model: type[BaseModel] = schema["cls"]
+        for name, meaning in meanings(model).items():
+            field = result["properties"][model.model_fields[name].alias or name]
+            field["description"] = meaning
+        return result
 
     def int_schema(self, schema: Any) -> JsonSchemaValue:
         return _or_substitution(super().int_schema(schema))

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -65,8 +65,11 @@ class Registry:
     @cached_property
     def _outside(self) -> Mapping[tuple[str, str], list[EntryPoint]]:
         found: dict[tuple[str, str], list[EntryPoint]] = {}
-        for kind in KINDS if self.installed else ():
-            for point in entry_points(group=f"pipeline.{kind}"):
+        points = (
+            entry_points() if self.installed else EntryPoints()
+        )  # one look at all installed packages, not one per kind
+        for kind in KINDS:
+            for point in points.select(group=f"pipeline.{kind}"):
                 found.setdefault((kind, point.name), []).append(point)
         return found
 
