@@ -96,7 +96,7 @@ def write(file: Path, shape: Shape, folder: Path, cloud: Cloud, org: dict[str, s
         "sinks": sinks,
         "routes": routes,
         "spool": {"type": "disk", "path": f"{folder}/spool", "max_size": shape.spool, "sync": shape.sync},
-        "dead_letter": {"path": f"{folder}/letters", "max_size": "4MiB"},
+        "dead_letter": {"path": f"{folder}/letters", "max_size": "64MiB"},
         "stop_timeout": "20s",
         "event_loop": "asyncio",
     }  # fmt: skip
