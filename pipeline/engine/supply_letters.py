@@ -16,7 +16,7 @@ from pipeline.core.batch import MAX_RECORDS, LogId
 from pipeline.core.errors import NotFoundError
 from pipeline.engine.build import Plan
 from pipeline.engine.intake import fault
-from pipeline.engine.letters import LetterFolder
+from pipeline.engine.letter_folder import LetterFolder
 from pipeline.engine.supply import Piece, Supply, Targets
 
 LONGEST = 256 << 20

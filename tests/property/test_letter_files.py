@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pipeline.engine.letters import LetterFolder
+from pipeline.engine.letter_folder import LetterFolder
 from pipeline.engine.supply_letters import LetterFile, _lines
 
 LINES = some.lists(some.binary(max_size=12).map(lambda data: data.replace(b"\n", b"") + b"\n"), max_size=12)
