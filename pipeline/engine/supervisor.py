@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import shutil
 import signal
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, cast
+from typing import Any
 
 from pipeline.config.load import Loaded
 from pipeline.core.errors import ConfigError
 from pipeline.core.handover import Presence
-from pipeline.core.source import Source
-from pipeline.core.types import Listen
 from pipeline.engine import merge, placement
+from pipeline.engine.doors import Doors
 from pipeline.engine.member import Member
 from pipeline.engine.observe import Observed
 from pipeline.engine.summary import Summary
 from pipeline.kit import log as logs
 from pipeline.kit.backoff import Backoff
-from pipeline.kit.listener import BACKLOG, bind
 from pipeline.spool.disk import DiskSpoolConfig
 from pipeline.spool.folder import DAMAGED, LOGS, SpoolFolder
 
@@ -32,31 +28,6 @@ Service = Callable[[Observed], AbstractAsyncContextManager[Any]]
 
 GRACE = 15.0
 """Seconds beyond `stop_timeout` after which a worker that has not ended is killed."""
-_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-class Door:
-    """A listener that the workers share."""
-
-    def __init__(self, number: int, source: str, listen: Listen) -> None:
-        """Bind it. Raises ConfigError."""
-        self.number = number
-        self.source = source
-        try:
-            self.sockets = bind(listen.host, listen.port)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {listen}: {error.strerror or error}", where=f"sources.{source}.listen"
-            ) from error
-        for sock in self.sockets:
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
-        self.address = Listen(listen.host, self.sockets[0].getsockname()[1])
-
-    def close(self) -> None:
-        """Safe to call twice."""
-        for sock in self.sockets:
-            sock.close()
 
 
 class Supervisor:
@@ -70,16 +41,14 @@ class Supervisor:
         self._options = dict(options)
         self._log = logs.get(component="supervisor")
         self._stop = asyncio.Event()
-        self._news = asyncio.Event()
         self._reason = ""
         self._asked = False
         self._exit_code = 0
-        self._doors: list[Door] = []
-        self._turn = 0
         self._totals: dict[str, Presence] = {}
         numbers = placement.members(self._config)
         self._workers = len(numbers)
         self._members = [self._member(number, leads=number == numbers[0]) for number in numbers]
+        self._doors = Doors(self._members, self._log)
         self._drains = [self._member(number, drains=True) for number in placement.left_over(self._config)]
 
     async def run(self, services: Sequence[Service] = ()) -> Summary:
@@ -90,9 +59,10 @@ class Supervisor:
             loop.add_signal_handler(number, self.stop, f"received {number.name}")
         try:
             async with contextlib.AsyncExitStack() as stack:
-                stack.callback(self._close_doors)
+                stack.callback(self._doors.close)
                 await self._wait_for_folders()
-                self._open_doors()
+                if self._workers > 1:
+                    self._doors.open(self._loaded)
                 for service in services:
                     await stack.enter_async_context(service(self))
                 await self._work()
@@ -171,15 +141,14 @@ class Supervisor:
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             lives = [group.create_task(self._live(member)) for member in (*self._drains, *self._members)]
-            doors = [group.create_task(self._accept(door, sock)) for door in self._doors for sock in door.sockets]
+            accepting = group.create_task(self._doors.accept())
             stop = group.create_task(self._stop.wait())
             await asyncio.wait([stop, group.create_task(self._all_over(lives))], return_when=asyncio.FIRST_COMPLETED)
             self._end("all sources are at their end")
             self._log.info("Stopping the workers.", reason=self._reason)
-            for task in doors:
-                task.cancel()
-            await asyncio.gather(*doors, return_exceptions=True)
-            self._last_connections()
+            accepting.cancel()
+            await asyncio.gather(accepting, return_exceptions=True)
+            self._doors.last()
             self._tell_stop(self._reason)
             _, late = await asyncio.wait(lives, timeout=self._config.stop_timeout + GRACE)
             if late:
@@ -273,7 +242,7 @@ class Supervisor:
     # What the workers say.
 
     def _heard(self, member: Member) -> None:
-        self._news.set()
+        self._doors.heard()
         if member.leads and not member.ready:
             self._totals = {}  # its next life is told everything
         self._count()
@@ -309,55 +278,3 @@ class Supervisor:
             self._exit_code = 2
             self._log.error("No source can authenticate.", error=statuses[0]["text"])
             self._end("no source can authenticate")
-
-    # Connections.
-
-    def _open_doors(self) -> None:
-        if self._workers == 1:
-            return
-        for name, settings in self._config.sources.items():
-            kind = cast(type[Source[Any]], self._loaded.registry.component("sources", settings.type))
-            listen = getattr(settings, "listen", None)
-            if kind.shared and isinstance(listen, Listen):
-                self._doors.append(Door(len(self._doors), name, listen))
-                self._log.info("Listening for all workers.", source=name, address=str(self._doors[-1].address))
-
-    def _close_doors(self) -> None:
-        for door in self._doors:
-            door.close()
-
-    async def _accept(self, door: Door, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                self._log.error("A connection could not be accepted.", source=door.source, error=error.strerror)
-                await asyncio.sleep(1.0 if error.errno in _FULL else 0)
-                continue
-            with sock:
-                while not self._hand(door, sock):
-                    self._news.clear()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(0.1):  # a worker that has room again does not say so
-                            await self._news.wait()
-
-    def _hand(self, door: Door, sock: socket.socket) -> bool:
-        """Give a connection to the next worker that can take it."""
-        for _ in self._members:
-            member = self._members[self._turn % len(self._members)]
-            self._turn += 1
-            if member.hand(door.number, sock):
-                return True
-        return False
-
-    def _last_connections(self) -> None:
-        """Hand over what waits in the backlog: its peers may have sent, and believe that it arrived."""
-        for door in self._doors:
-            for listener in door.sockets:
-                with contextlib.suppress(OSError):
-                    while True:
-                        sock, _ = listener.accept()
-                        with sock:
-                            self._hand(door, sock)
-            door.close()
