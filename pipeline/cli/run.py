@@ -57,12 +57,13 @@ def command(context: click.Context, config: Path, *, summary: bool | None) -> No
 
 
 def run(loaded: Loaded, *, admin: bool = True, services: Sequence[Service] = ()) -> Summary:
-    """Run a configuration to its end in a fresh event loop."""
+    """Run a configuration to its end in a fresh event loop. Soon after that the process has to end (`engine.ending`)."""
     import asyncio
 
     async def main() -> Summary:
         from pipeline.engine.accounts import accounts
         from pipeline.engine.build import build
+        from pipeline.engine.ending import bounded
         from pipeline.engine.runner import Runner
         from pipeline.kit.clock import SystemClock
 
@@ -75,7 +76,7 @@ def run(loaded: Loaded, *, admin: bool = True, services: Sequence[Service] = ())
             all_services[:0] = [serve(section.listen if section else None), replay_server.serve]
         async with accounts(loaded.config, loaded.registry) as orgs:
             plan = build(loaded.config, orgs, SystemClock(), loaded.registry)
-            return await Runner(plan, all_services).run()
+            return await Runner(plan, [*all_services, bounded]).run()
 
     collect_less_often()
     share_often()
