@@ -93,7 +93,7 @@ async def test_verify_looks_at_every_record(start, record):
         async with start(orgs=(Org(oid=A),), verify_oid=verify) as lab:
             await lab.push(record(1, oid=A) + b"\n" + record(2, oid=C) + b"\n")
             await lab.outlet.until(1 if verify else 2)
-            await lab.until(lambda: not lab.source._connections)
+            await lab.until(lambda: not lab.source._peers)
             assert lab.outlet.refused == ([(record(2, oid=C), "stranger")] if verify else [])
 
 
@@ -160,7 +160,7 @@ async def test_a_lone_gap_is_noted(start, record):
         keeping.write(record(0, oid=B) + b"\n")
         await lab.push(record(1, oid=A) + b"\n")
         await lab.outlet.until(2)
-        await lab.until(lambda: len(lab.source._connections) == 1)
+        await lab.until(lambda: len(lab.source._peers) == 1)
         await lab.push(record(2, oid=A) + b"\n" + record(3, oid=A) + b"\n")
         await lab.outlet.until(4)
         assert lab.report.gaps == [("no_connection", "acme")]
@@ -175,7 +175,7 @@ async def test_a_gap_ends_with_the_source(start, record):
         keeping.write(record(0, oid=B) + b"\n")
         await lab.push(record(1, oid=A) + b"\n")
         await lab.outlet.until(2)
-        await lab.until(lambda: len(lab.source._connections) == 1)
+        await lab.until(lambda: len(lab.source._peers) == 1)
         assert lab.report.gaps == []
         await lab.stop()
         assert (lab.report.gaps, lab.report.open_gaps) == ([], {"acme": "no_connection"})
@@ -191,8 +191,8 @@ async def test_a_cancelled_source_refuses_records_of_each_organization_once(star
         first.write(b"".join(raw + b"\n" for raw in sent))
         _, second = await lab.connect()
         second.write(b'{"event":1}\n')
-        await lab.until(lambda: any(one.sending for one in lab.source._connections))
-        await lab.until(lambda: any(one.unfinished for one in lab.source._connections))
+        await lab.until(lambda: any(one.sending for one in lab.source._peers))
+        await lab.until(lambda: any(one.unfinished for one in lab.source._peers))
         await lab.cancel()
         assert sorted(lab.outlet.refused) == sorted((raw, "shutdown") for raw in (*sent, b'{"event":1}'))
         for writer in (first, second):

@@ -12,7 +12,6 @@ import trustme
 
 from pipeline.core.component import Org
 from pipeline.core.errors import ConfigError
-from pipeline.sources import firehose as module
 
 
 def write_pair(authority, folder, *names):
@@ -56,7 +55,7 @@ async def test_a_taken_port_is_a_config_error(start):
 
 async def test_a_given_certificate_is_served_and_reloaded(start, tmp_path, monkeypatch):
     """Certificate files are used, loaded again when they change, and a bad pair leaves the old one in place."""
-    monkeypatch.setattr(module, "CERTIFICATE_CHECK", 0.02)
+    monkeypatch.setattr("pipeline.sources.firehose_certificate.CERTIFICATE_CHECK", 0.02)
     authority = trustme.CA()
     write_pair(authority, tmp_path, "localhost")
     async with start(tls={"cert": tmp_path / "tls.crt", "key": tmp_path / "tls.key"}) as lab:
@@ -114,7 +113,7 @@ async def test_a_slow_handshake_is_ended(start, first, count):
             assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
         await lab.until(lambda: lab.report.counts.get(count))
-        await lab.until(lambda: not lab.source._connections)
+        await lab.until(lambda: not lab.source._peers)
 
 
 async def test_idle_connections_are_closed_where_asked(start, record):
@@ -199,7 +198,7 @@ async def test_strangers_cannot_hold_up_a_peer(start, record, orgs, first):
 @pytest.mark.parametrize("orgs", [None, (Org(),)])
 async def test_quiet_strangers_make_room(start, record, monkeypatch, orgs):
     """Connections that brought a record without an allowed oid, and are quiet, give way to a new one, the oldest first."""
-    monkeypatch.setattr(module, "STALE", 0.1)
+    monkeypatch.setattr("pipeline.sources.firehose_peers.STALE", 0.1)
     async with start(max_connections=3, **({"orgs": orgs} if orgs else {})) as lab:
         strangers = []
         for count in range(1, 4):
@@ -213,7 +212,7 @@ async def test_quiet_strangers_make_room(start, record, monkeypatch, orgs):
         with contextlib.suppress(ConnectionError):
             assert await asyncio.wait_for(strangers[0][0].read(), 10) == b""
         assert lab.report.counts["gave_way"] == 1
-        assert [one.usable for one in lab.source._connections] == [True] * 3
+        assert [one.usable for one in lab.source._peers] == [True] * 3
         for _, writer in (*strangers, (None, peer)):
             writer.transport.abort()
 
@@ -226,7 +225,7 @@ async def test_connections_end_without_traces(start, record):
             _, writer = await lab.connect()
             writer.write(data)
             writer.transport.abort()
-        await lab.until(lambda: not lab.source._connections)
+        await lab.until(lambda: not lab.source._peers)
         assert lab.source._budget.total == 0
         assert not lab.source._budget._members
 

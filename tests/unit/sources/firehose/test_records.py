@@ -144,13 +144,13 @@ async def test_a_cancelled_source_refuses_what_it_holds(start, record):
         lab.outlet.gate.clear()
         _, writer = await lab.connect()
         writer.write(record(1) + b"\n")
-        await lab.until(lambda: any(one.sending for one in lab.source._connections))
+        await lab.until(lambda: any(one.sending for one in lab.source._peers))
         writer.write(record(2) + b"\n" + record(3) + b"\n" + record(4))
         await lab.until(lambda: lab.source._budget.total > 4 * len(record(1)))
         await lab.cancel()
         assert sorted(lab.outlet.refused) == [(record(n), "shutdown") for n in range(1, 5)]
         assert lab.outlet.all == []
-        assert lab.source._connections == {}
+        assert not lab.source._peers
         writer.transport.abort()
 
 
@@ -163,7 +163,7 @@ async def test_what_was_never_read_is_told(start, record):
         await lab.outlet.until(1)
         lab.outlet.gate.clear()
         writer.write(data * 3000)
-        await lab.until(lambda: any(one.unread for one in lab.source._connections))
+        await lab.until(lambda: any(one.unread for one in lab.source._peers))
         await lab.cancel()
         (entry,) = [entry for entry in lab.log if entry["log_level"] == "error"]
         assert entry["bytes"] > 0
