@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any, ClassVar, Literal, Self
 
 import orjson
@@ -27,25 +24,18 @@ from pipeline.core.errors import (
 from pipeline.core.items import Item, Items
 from pipeline.core.sink import Mark, Sink
 from pipeline.core.types import Duration, RecordPath, Secret
-from pipeline.limacharlie import records
 from pipeline.limacharlie.ai.errors import InvalidRequestError, TooManySessionsError
-from pipeline.limacharlie.ai.opened import Opened
 from pipeline.limacharlie.ai.prompt import TOO_DEEP, PromptTemplate, Subject
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.failures import TooLargeError
 from pipeline.sinks.acting import account_of, later
+from pipeline.sinks.ai_session_case import DEBOUNCE, Case
 from pipeline.sinks.intents import Intent, Intents
 
-CLOCKS = 300.0
-"""Seconds by which our clock and LimaCharlie's may differ."""
 NO_ROOM = 30.0
 """Seconds until a session is tried again for which there was no room among those that are active."""
 DAY = 86400.0
-LISTED = 1000
-"""Sessions that are looked through for one whose opening had an unknown outcome."""
-_DEBOUNCE = "debounce/"
 _DEBOUNCED = "debounced"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class BudgetConfig(Section):
@@ -141,21 +131,6 @@ class AiSessionSinkConfig(SinkConfig):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A record that a session is to be opened about."""
-
-    opened: Opened
-    subject: Subject
-    detect_id: str | None
-    received_at: float
-    debounce: str = field(default="")
-
-    def shown(self) -> dict[str, str | None]:
-        """For a log line."""
-        return {"key": self.opened.key, "detection": self.detect_id}
-
-
 class AiSessionSink(Sink[AiSessionSinkConfig]):
     """Its marks are its `Intents`, by organization and the record's key, and by what `debounce` looks at.
 
@@ -189,7 +164,7 @@ class AiSessionSink(Sink[AiSessionSinkConfig]):
             sorted(
                 float(mark["at"])
                 for key, mark in marks.items()
-                if not key.startswith(_DEBOUNCE) and mark.get("result") != _DEBOUNCED
+                if not key.startswith(DEBOUNCE) and mark.get("result") != _DEBOUNCED
             )
         )
         if not self.config.confirm:
@@ -223,7 +198,8 @@ class AiSessionSink(Sink[AiSessionSinkConfig]):
 
     async def _serve(self, item: Item) -> None:
         """See to it that there is one session for this item. Raises `Rejected`, and for what may work later any other error."""
-        case = self.case(item)
+        debounce = self.config.debounce
+        case = Case.of(item, self.id, self.config.detection, debounce.by if debounce is not None else ())
         if not self.config.confirm:
             self.log.info("Would open a session.", **case.shown(), prompt=len(self.config.prompt.render(case.subject)))
             self.report.count("dry_run")
@@ -249,34 +225,6 @@ class AiSessionSink(Sink[AiSessionSinkConfig]):
         if intent is None:
             self._take_turn()
         await self._open(account, case, subject, key)
-
-    def case(self, item: Item) -> Case:
-        """What an item asks for. Raises `Rejected`."""
-        try:
-            doc = orjson.loads(item.payload)
-        except ValueError as error:
-            raise Rejected("undecodable", str(error)) from None
-        if not isinstance(doc, dict):
-            raise Rejected("undecodable", "the record is not a JSON object")
-        if "session" in doc and str(records.event_type(doc)).startswith("AI_"):
-            raise Rejected("own_transcript", "a session about what a session said would lead to the next one")
-        is_detection = records.is_detection(doc)
-        detect_id = records.detect_id(doc) if is_detection else self.config.detection.text(doc)
-        detect_id = detect_id if detect_id and _ID.fullmatch(detect_id) else None
-        name = f"{item.stream}\0{records.dedupe_id(doc, item.stream)}"
-        if records.unique_id(doc) is None:
-            name = f"{item.stream}\0{blake2b(item.payload).hexdigest()}"
-        key = blake2b(name.encode("utf-8", "replace"), digest_size=16, person=b"ai_session").hexdigest()
-        subject = Subject(doc, item.payload, item.stream, item.org, item.payload if is_detection else None)
-        return Case(
-            Opened(self.id, key, detect_id), subject, detect_id, item.received_at, self._debounce_key(item, doc)
-        )
-
-    def _debounce_key(self, item: Item, doc: dict[str, Any]) -> str:
-        if self.config.debounce is None:
-            return ""
-        values = orjson.dumps([item.org, *(path.text(doc) for path in self.config.debounce.by)])
-        return _DEBOUNCE + blake2b(values, digest_size=16).hexdigest()
 
     def _is_debounced(self, case: Case) -> bool:
         last = self._intents.find(case.debounce) if case.debounce else None
@@ -364,16 +312,9 @@ class AiSessionSink(Sink[AiSessionSinkConfig]):
 
     async def _find(self, account: LimaCharlie, case: Case, intent: Intent) -> str | None:
         """The session that may have been opened, or None. Raises `RetryLater` while it may not be listed yet."""
-        async for info in account.ai.org_sessions.list(limit=LISTED):
-            told = Opened.read(info.name)
-            if told is not None and (told.sink, told.key) == (self.id, case.opened.key):
-                return info.id
-            if info.doc.get("idempotent_key") == case.opened.idempotent_key:
-                return info.id
-            if (records.parse_time(info.created_at) or intent.at * 1000) < (intent.at - CLOCKS) * 1000:
-                break
+        found = await case.opened.find(account.ai.org_sessions, intent.at)
         age = self.clock.now() - intent.at
-        if 0 <= age < self.config.lookup_delay:
+        if found is None and 0 <= age < self.config.lookup_delay:
             wait = self.config.lookup_delay - age
             raise RetryLater("whether a session was opened is not known yet", where=self.id, after=wait)
-        return None
+        return found

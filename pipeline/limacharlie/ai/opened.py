@@ -6,11 +6,18 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from pipeline.limacharlie.ai.sessions import OrgSessions
+from pipeline.limacharlie.records import parse_time
+
 MAX_NAME = 80
 """Characters of the part that people read."""
 _WORD = r"[A-Za-z0-9._-]{1,128}"
 _END = re.compile(rf"\[lc-pipeline ({_WORD}) ({_WORD}) ([0-9a-f]{{32}})\]$")
 NONE = "-"
+CLOCKS = 300.0
+"""Seconds by which our clock and LimaCharlie's may differ."""
+LISTED = 1000
+"""Sessions that are looked through for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +47,15 @@ class Opened:
         """Read a session's name; None where no sink of ours wrote it."""
         found = _END.search(name)
         return None if found is None else cls(found[1], found[3], None if found[2] == NONE else found[2])
+
+    async def find(self, sessions: OrgSessions, since: float) -> str | None:
+        """The id of the session that was opened for this, at ``since`` (Unix seconds) or later; None where none is listed."""
+        async for info in sessions.list(limit=LISTED):
+            told = self.read(info.name)
+            if told is not None and (told.sink, told.key) == (self.sink, self.key):
+                return info.id
+            if info.doc.get("idempotent_key") == self.idempotent_key:
+                return info.id
+            if (parse_time(info.created_at) or since * 1000) < (since - CLOCKS) * 1000:
+                break
+        return None
