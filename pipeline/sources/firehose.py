@@ -185,11 +185,11 @@ class Firehose(Source[FirehoseConfig]):
         buffers = Buffers()
         handed: asyncio.Task[None] | None = None
         try:
+            self._peers.start(group, tells_strangers=self._admission.tells_strangers)
             for sock in self._sockets:
                 self._servers.append(
                     await loop.create_server(lambda: self._connection(outlet, buffers), sock=sock, backlog=BACKLOG)
                 )
-            self._peers.start(group, tells_strangers=self._admission.tells_strangers)
             if self._context.handover is not None:
                 handed = group.create_task(self._take(self._context.handover, outlet, buffers))
             self.report.state("ok")

@@ -53,9 +53,11 @@ class Peers:
         self._group = group
 
     def stop(self) -> None:
-        """Take none any more, and tell what is left unread."""
-        self._group = None
-        self._tell_unread()
+        """Take none any more, and tell what is left unread; those that are still here count as gone. Safe to call twice."""
+        if self._group is not None:
+            self._group = None
+            self._tell_unread()
+            self._recount()
 
     def of(self, org: str) -> int:
         """Open connections that are, or may turn out to be, of this organization."""
@@ -156,6 +158,10 @@ class Peers:
     async def _serve(self, connection: Connection) -> None:
         try:
             await connection.work()
+        except BaseException:
+            # It was cut off, or its fault cuts the others off: nobody left by himself.
+            self.stop()
+            raise
         finally:
             self._left(connection)
 
@@ -166,9 +172,10 @@ class Peers:
     def _recount(self) -> None:
         """Count the connections of each organization, here or with the other processes."""
         presence: dict[str | None, int] = {}
-        for connection, org in self._connections.items():
-            if org is not None or connection.usable:
-                presence[org] = presence.get(org, 0) + 1
+        if self._group is not None:
+            for connection, org in self._connections.items():
+                if org is not None or connection.usable:
+                    presence[org] = presence.get(org, 0) + 1
         if self._handover is not None:
             self._handover.tell(presence)
         else:

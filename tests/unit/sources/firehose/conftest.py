@@ -31,7 +31,7 @@ OID = "8cbe27f4-aaaa-4bbb-8ccc-000000000001"
 
 
 class GatedOutlet:
-    """Takes records at once, or only when `gate` is set."""
+    """Takes records at once, or only when `gate` is set; raises what `faulty` has for the organization."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -39,6 +39,7 @@ class GatedOutlet:
         self.records: dict[str | None, list[bytes]] = {}
         self.refused: list[tuple[bytes, str]] = []
         self.waiting = False
+        self.faulty: dict[str | None, Exception] = {}
         self.largest = 0
         """Records in the largest `send`."""
         self.changed = asyncio.Condition()
@@ -49,6 +50,8 @@ class GatedOutlet:
 
     async def send(self, raws: Any, stream: str | None = None, org: str | None = None) -> Receipt:
         self.largest = max(self.largest, len(raws))
+        if org in self.faulty:
+            raise self.faulty[org]
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -177,8 +180,8 @@ def start() -> Start:
             outlet.gate.set()
             stopping.set()
             async with asyncio.timeout(10):
-                if not task.cancelled():
-                    await task
+                if not lab.task.cancelled():
+                    await lab.task
             await source.close()
 
     return running
