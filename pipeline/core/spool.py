@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -21,6 +21,8 @@ Marks = Mapping[str, Mapping[str, Any]]
 
 
 NO_FACTS: Facts = MappingProxyType({})
+Commit = Callable[[Facts], Awaitable[None]]
+"""Has facts of the spool's own committed, and with them, in one step, what lanes noted of records that they skipped."""
 
 
 class LanePort(Protocol):
@@ -92,8 +94,11 @@ class Spool(Protocol):
         """Make or open these logs and return what is known of lanes and sinks."""
         ...
 
-    def attach(self, lanes: Sequence[LanePort]) -> None:
-        """Make the lanes known, before the first append or read; a log that no lane reads keeps nothing."""
+    def attach(self, lanes: Sequence[LanePort], commit: Commit | None = None) -> None:
+        """Make the lanes known, before the first append or read; a log that no lane reads keeps nothing.
+
+        ``commit`` is for a spool that is durable; without it, it commits its own facts alone.
+        """
         ...
 
     async def add(self, log: LogId, lanes: Sequence[LanePort]) -> None:
@@ -126,6 +131,10 @@ class Spool(Protocol):
 
     def oldest(self, log: LogId) -> int:
         """The sequence number of the oldest record kept, where a new lane may begin."""
+        ...
+
+    def given_up(self, log: LogId, start: int, end: int) -> int:
+        """How many of these records, which it no longer has, lanes gave up in an earlier process because it was full."""
         ...
 
     async def close(self) -> None: ...

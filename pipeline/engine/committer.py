@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -84,6 +85,12 @@ class Committer:
                     for key in mark:
                         noted[sink].marks.pop(key, None)
 
+    async def commit_facts(self, facts: Facts) -> None:
+        """Commit facts of the spool's own now, in one step with those of keepers. Raises what the spool raises."""
+        async with self._writes:
+            with self._taken() as known:
+                await self._spool.commit({}, {}, _merged([known, facts]))
+
     async def run(self) -> None:
         """Commit in intervals, until cancelled."""
         while True:
@@ -106,20 +113,26 @@ class Committer:
         async with self._writes:
             positions = {key: position for one in noted.values() for key, position in one.positions.items()}
             marks = {sink: one.marks for sink, one in noted.items() if one.marks}
-            taken = [(keeper, keeper.take()) for keeper in self.keepers]
             try:
-                facts = _merged(facts for _, facts in taken)
-                if positions or marks or facts:
-                    await self._spool.commit(positions, marks, facts)
+                with self._taken() as facts:
+                    if positions or marks or facts:
+                        await self._spool.commit(positions, marks, facts)
                 noted.clear()
-                taken.clear()
             except Exception as error:
                 self._log.error(
                     "Positions could not be committed; records may come twice after a crash.", exc_info=error
                 )
-            finally:  # also when it was broken off: to commit a fact twice does no harm
-                for keeper, facts in taken:
-                    keeper.give_back(facts)
+
+    @contextmanager
+    def _taken(self) -> Iterator[Facts]:
+        """What keepers have to commit. They get it back when that fails or is broken off: to commit a fact twice does no harm."""
+        taken = [(keeper, keeper.take()) for keeper in self.keepers]
+        try:
+            yield _merged(facts for _, facts in taken)
+        except BaseException:
+            for keeper, facts in taken:
+                keeper.give_back(facts)
+            raise
 
     async def _sync(self, runner: SinkRunner, noted: dict[str, _Noted]) -> None:
         try:

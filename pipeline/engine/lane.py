@@ -235,7 +235,7 @@ class Lane:
         if position >= batch.end:  # skipped while it was read
             return None
         if batch.first > position:
-            self._lost(log, batch.first - position)
+            self._lost(log, position, batch.first)
         if batch.origin in self.runner.sink.origins:
             step = self.route.step(batch, max(position, batch.first))
         else:
@@ -264,11 +264,18 @@ class Lane:
         apart = self._apart.get(log)
         return (self.tallies[log],) if apart is None or first < apart[0] else (self.tallies[log], apart[1])
 
-    def _lost(self, log: LogId, count: int) -> None:
+    def _lost(self, log: LogId, start: int, end: int) -> None:
         """Records that the spool itself no longer has."""
-        for tally in self._counting(log, self._cursors[log]):
-            tally.discarded["spool_damage"] = tally.discarded.get("spool_damage", 0) + count
-        self._log.error("The spool lost records.", lane=self.id, log=str(log), records=count)
+        known = self._spool.given_up(log, start, end)
+        lost = end - start - known
+        for tally in self._counting(log, start):
+            for reason, count in (("given_up_before", known), ("spool_damage", lost)):
+                if count:
+                    tally.discarded[reason] = tally.discarded.get(reason, 0) + count
+        if known:
+            self._log.info("Records were given up before the start.", lane=self.id, log=str(log), records=known)
+        if lost:
+            self._log.error("The spool lost records.", lane=self.id, log=str(log), records=lost)
 
     # --- writing
 

@@ -115,7 +115,7 @@ class Runner:
                     newest = lane.start == "newest" and not restored.lost
                     position = stats[log].end if newest else plan.spool.oldest(log)
                 lane.start_at(log, position, stats[log].end)
-        plan.spool.attach(plan.lanes)
+        plan.spool.attach(plan.lanes, plan.committer.commit_facts)
         for log in plan.logs:
             if plan.watch.carried(log) and (batch := await plan.spool.read(log, plan.spool.oldest(log))) is not None:
                 plan.watch.arrived(batch)

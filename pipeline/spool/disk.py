@@ -14,7 +14,7 @@ import orjson
 from pipeline.core.batch import MAX_BYTES, Batch, LogId
 from pipeline.core.config import Field, Section
 from pipeline.core.errors import UnavailableError, UsageError
-from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Positions, Restored
+from pipeline.core.spool import NO_FACTS, Commit, Facts, LanePort, LogStats, Marks, Positions, Restored
 from pipeline.core.types import Size
 from pipeline.kit import log as logs
 from pipeline.spool.appending import SYNC_INTERVAL, Appender
@@ -141,7 +141,8 @@ class DiskSpool:
         store.lanes += lanes
         store.positions.update(dict.fromkeys((lane.id for lane in lanes), 0))
 
-    def attach(self, lanes: Sequence[LanePort]) -> None:
+    def attach(self, lanes: Sequence[LanePort], commit: Commit | None = None) -> None:
+        self._room.commit = commit or partial(self.commit, {}, {})
         known = self._positions()
         new: dict[Key, int | str | None] = {}
         for lane in lanes:
@@ -196,16 +197,21 @@ class DiskSpool:
             for sink, delta in marks.items()
             for key, value in delta.items()
         }
-        over = [(log, first) for log in self._logs.values() for first, end in log.dropped.items() if end <= log.start]
-        dropped: dict[Key, int | str | None] = {(*log.name.key, first): None for log, first in over}
+        over = [(log, first) for log in self._logs.values() for first, end in log.dropped.items() if end <= log.low]
+        new = facts.get("dropped", {})
+        dropped: dict[Key, int | str | bytes | None] = {(*log.name.key, first): None for log, first in over}
+        dropped.update(new)
 
         def book() -> None:
             for log, first in over:
                 log.dropped.pop(first, None)
+            for (source, org, at), end in new.items():
+                self._logs[LogId.of(source, org)].dropped[int(at)] = int(end or 0)
             self._move(positions)
 
-        changes = {"positions": moved, "marks": marked, "ends": self._ends(), "dropped": dropped}
-        await self._change({**changes, **facts}, book)
+        await self._change(
+            {"positions": moved, "marks": marked, "ends": self._ends(), **facts, "dropped": dropped}, book
+        )
         await self._room.free()
 
     async def settled(self, log: LogId, end: int) -> None:
@@ -222,6 +228,11 @@ class DiskSpool:
     def oldest(self, log: LogId) -> int:
         """The number of the oldest record kept, where a new lane may begin."""
         return self._logs[log].start
+
+    def given_up(self, log: LogId, start: int, end: int) -> int:
+        """How many of these records lanes gave up, as the database knows it: it forgets what all are past."""
+        dropped = self._logs[log].dropped.items()
+        return sum(max(0, min(end, last) - max(start, first)) for first, last in dropped)
 
     @property
     def trouble(self) -> str:

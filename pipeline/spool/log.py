@@ -54,7 +54,7 @@ class DiskLog:
         self.orphans: dict[str, int] = {}
         """The same of lanes that the configuration no longer has."""
         self.dropped: dict[int, int] = {}
-        """First and end of what was dropped and has a segment before it, as committed."""
+        """First and end of what lanes gave up, until all are past it, as committed."""
         self.queue: deque[Entry] = deque()
         """Appends that wait for room."""
         self.in_flight = 0

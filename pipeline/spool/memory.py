@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.core.batch import MAX_BYTES, Batch, LogId
 from pipeline.core.config import Field, Section
-from pipeline.core.spool import NO_FACTS, Facts, LanePort, LogStats, Marks, Positions, Restored
+from pipeline.core.spool import NO_FACTS, Commit, Facts, LanePort, LogStats, Marks, Positions, Restored
 from pipeline.core.types import Size
 
 BATCH_OVERHEAD = 320
@@ -75,7 +75,8 @@ class MemorySpool:
             store.share = self._common // len(self._logs)
         return Restored()
 
-    def attach(self, lanes: Sequence[LanePort]) -> None:
+    def attach(self, lanes: Sequence[LanePort], commit: Commit | None = None) -> None:
+        del commit
         for lane in lanes:
             for name in lane.logs:
                 log = self._logs[name]
@@ -148,6 +149,10 @@ class MemorySpool:
         waiter = asyncio.get_running_loop().create_future()
         store.settling.append((end, waiter))
         await waiter
+
+    def given_up(self, log: LogId, start: int, end: int) -> int:
+        del log, start, end
+        return 0  # no process was before us
 
     def stats(self) -> Mapping[LogId, LogStats]:
         return {name: log.stats for name, log in self._logs.items()}

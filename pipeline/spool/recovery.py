@@ -141,7 +141,7 @@ def _finish_drops(state: State, found: Mapping[LogId, Recovered]) -> dict[Key, i
         dropped = [one for one in log.segments[:-1] if int(first) <= one.first and one.end <= end]
         remove(dropped)
         log.segments = [one for one in log.segments if one not in dropped]
-        if log.segments and log.segments[0].first < end:
+        if any(place < end for key, place in state.tables["positions"].items() if key[1:] == (source, org)):
             log.dropped[int(first)] = end
         else:
             over[source, org, first] = None

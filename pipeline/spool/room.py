@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from pipeline.core.batch import LogId
+from pipeline.core.spool import Commit
 from pipeline.kit.backoff import Backoff
 from pipeline.kit.log import Logger
 from pipeline.spool.appending import Appender
@@ -16,7 +17,7 @@ from pipeline.spool.folder import remove
 from pipeline.spool.log import DiskLog, Entry
 from pipeline.spool.segment import FILE_HEADER, Segment
 from pipeline.spool.shares import Shares
-from pipeline.spool.state import Changes, Key
+from pipeline.spool.state import Changes
 from pipeline.spool.worker import Worker
 
 Change = Callable[[Changes, Callable[[], None]], Awaitable[None]]
@@ -36,6 +37,8 @@ class Room:
         log: Logger,
     ) -> None:
         self.appender: Appender
+        self.commit: Commit
+        """Commits what was given up, and with it what lanes noted of that."""
         self._logs = logs
         self._shares = shares
         self._worker = worker
@@ -47,6 +50,8 @@ class Room:
         self._waiting = False
         self._leftover: list[tuple[DiskLog, Segment]] = []
         """Segments that nobody needs and that are not deleted yet."""
+        self._given_up: list[tuple[DiskLog, Segment]] = []
+        """Segments that lanes have skipped, as long as the database does not know it."""
 
     def enter(self, log: DiskLog, entry: Entry) -> None:
         """Write a batch now if there is room, else when there is."""
@@ -145,7 +150,7 @@ class Room:
             await self._short.wait()
             self._short.clear()
             try:
-                while (self._waiting or self.appender.trouble) and await self._reclaim():
+                while (self._waiting or self.appender.trouble or self._given_up) and await self._reclaim():
                     backoff.reset()
             except (OSError, sqlite3.Error) as error:
                 self._log.error("The spool could not make room; it is tried again.", error=str(error))
@@ -154,6 +159,9 @@ class Room:
 
     async def _reclaim(self) -> bool:
         """Take one step that makes room, the least harmful there is; returns whether there was one."""
+        if self._given_up:
+            await self._delete_given_up()
+            return True
         passed = [log for log in self._logs.values() if log.low >= log.stats.end and self._can_roll(log)]
         if passed:
             await self._roll(max(passed, key=lambda log: log.segments[-1].length))
@@ -215,18 +223,16 @@ class Room:
             for lane in holders:
                 if lane.cursor(log.name) < segment.end:
                     lane.skip(log.name, segment.end)
-            await self._drop(log, segment)
+            log.segments.remove(segment)
+            self._given_up.append((log, segment))
+            await self._delete_given_up()
             return True
         return False
 
-    async def _drop(self, log: DiskLog, segment: Segment) -> None:
-        """Delete a segment that lanes have skipped, and keep in the database what is missing therefore."""
-        log.segments.remove(segment)
+    async def _delete_given_up(self) -> None:
+        """Delete a segment that lanes have skipped, once the database knows it: a crash brings it back, or leaves it counted."""
+        log, segment = self._given_up[0]
         before = next((first for first, end in log.dropped.items() if end == segment.first), segment.first)
-        key: Key = (*log.name.key, before)
-        try:
-            await self._change({"dropped": {key: segment.end}}, lambda: log.dropped.update({before: segment.end}))
-        except BaseException:
-            self._leftover.append((log, segment))
-            raise
-        await self._delete([(log, segment)])
+        await self.commit({"dropped": {(*log.name.key, before): segment.end}})
+        self._leftover.append(self._given_up.pop(0))
+        await self.free()

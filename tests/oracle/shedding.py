@@ -30,6 +30,8 @@ class SheddingAccounts(Accounts):
         lane = self.lanes[LOOSE]
         lane.read_files(self.folder / "scrap")
         lane.read_letters(self.folder / "letters" / "lanes")
+        damage = metrics.sum("pipeline_discarded_records_total", route="loose", reason="spool_damage")
+        hold(not damage, f"{LOOSE} takes {damage} records that were given up for damage")
         for source, log in self.logs.items():
             begin, end = self._begun.past(LOOSE, source), now.past(LOOSE, source)
             if end > len(log.stored):
