@@ -17,8 +17,8 @@ from pipeline.limacharlie import records
 from pipeline.limacharlie.ai.opened import Opened
 from pipeline.limacharlie.ai.prompt import Subject
 
-DEBOUNCE = "debounce/"
-"""What the keys of intents begin with that name what a record is about."""
+DEBOUNCE = "/debounce/"
+"""What the keys of intents begin with that name what a record is about; those of a record begin with its organization."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

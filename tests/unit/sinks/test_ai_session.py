@@ -222,6 +222,15 @@ async def test_debounce(bench):
     assert 3 == len(bench.sessions)
 
 
+async def test_an_organization_called_debounce(bench):
+    """Its sessions count towards the limits after a restart like those of any other."""
+    await bench.crash(limits={"per_day": 1})
+    await bench.write(bench.detection(1))
+    bench.marks = {f"debounce{key}": mark for key, mark in bench.marks.items()}
+    await bench.crash()
+    assert [0] == list(await bench.write(bench.detection(2)))
+
+
 async def test_an_answer_and_its_detection(bench):
     """An answer to a task brings its detection into the prompt; one that is not found is waited for, then left out."""
     (record,) = [one async for one in _some_detections(bench)]
