@@ -164,10 +164,10 @@ class GapLedger:
         self.changed(gap)
         return gap
 
-    def stopped(self, log: LogId) -> None:
-        """The source was there to the end, and read all that it was sent, unless a gap says otherwise."""
+    def stopped(self, log: LogId, when: float) -> None:
+        """The source was there until ``when``, and read all that it was sent up to then, unless a gap says otherwise."""
         if log in self._heard and log not in self._open:
-            self.heard(log, self._clock.now())
+            self.heard(log, when)
 
     # --- what there is
 

@@ -47,6 +47,8 @@ class Runner:
         self._alone = alone
         self._log = logs.get(component="pipeline")
         self._stop = asyncio.Event()
+        self._stopping_since: float | None = None
+        """Unix time at which sources were told to stop."""
         self._forced = asyncio.Event()
         self._marks: dict[str, dict[str, Any]] = {}
         self._lane_tasks: dict[Lane, asyncio.Task[None]] = {}
@@ -143,6 +145,7 @@ class Runner:
                     self.health.phase = "draining"
                     rest = "lanes finish what is in flight" if plan.spool.durable and not at_end else "then routes"
                     self._log.info(f"Stopping: sources first, {rest}, then sinks.", reason=self.reason)
+                    self._stopping_since = self.clock.now()
                     plan.stopping.set()
                     for lane in plan.lanes:
                         lane.hasten()
@@ -228,8 +231,10 @@ class Runner:
                 source.log.error(sentence, error=str(error), exc_info=unexpected)  # noqa: TRY400 - the traceback only if unexpected
             else:
                 run.status.state("stopped")
+                # What it had read may have waited for a full spool since it was told to stop: it heard nothing meanwhile.
+                until = self.clock.now() if self._stopping_since is None else self._stopping_since
                 for log in run.intake.received.keys() & self.plan.watch.away:
-                    self.plan.board.gaps.stopped(log)
+                    self.plan.board.gaps.stopped(log, until)
                 return
             if self.clock.monotonic() - started > 60:
                 backoff.reset()

@@ -133,7 +133,7 @@ def test_an_orderly_stop_leaves_no_doubt_about_the_time_before(clock, disk):
     ledger = life(clock, disk)
     ledger.heard(TAP, clock.now())
     clock.advance(3600)
-    ledger.stopped(TAP)
+    ledger.stopped(TAP, clock.now())
     disk.commit(ledger)
     clock.advance(5)
     ledger = life(clock, disk)
@@ -146,7 +146,7 @@ def test_what_never_flowed_is_no_gap(clock, disk):
     ledger.opened(TAP, clock.now(), "connect")
     disk.commit(ledger)
     assert ledger.end() == []
-    ledger.stopped(TAP)
+    ledger.stopped(TAP, clock.now())
     disk.commit(ledger)
     assert disk.facts == {TABLE: {}, HEARD: {}}
 

@@ -74,6 +74,21 @@ class Telling(Source[SourceToy]):
             await self.sleep(0.01)
 
 
+class Held(Source[SourceToy]):
+    """Has read something when it is told to stop that waits for room in the spool until `room` is set."""
+
+    misses_while_away = True
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.room = asyncio.Event()
+
+    async def run(self, outlet):
+        await outlet.send([b'{"n":0}'])
+        await self.stopping.wait()
+        await self.room.wait()
+
+
 class SinkToy(SinkConfig):
     gated: bool = False
 
@@ -127,7 +142,9 @@ class Passing(Filter[FilterConfig]):
 
 class Toys(Registry):
     def component(self, kind, name):
-        return {"counting": Counting, "telling": Telling, "collecting": Collecting, "passing": Passing}[name]
+        return {"counting": Counting, "telling": Telling, "held": Held, "collecting": Collecting, "passing": Passing}[
+            name
+        ]
 
 
 SINK = {"type": "collecting", "batch": {"max_wait": 0}, "retry": {"base": 0.01, "cap": 0.02}}
@@ -234,6 +251,29 @@ async def test_a_source_that_does_not_end(make):
     runner.stop()
     summary = await asyncio.wait_for(task, 5)
     assert (summary.exit_code, summary.lanes[0].delivered) == (0, 5)
+
+
+async def test_a_stop_that_waits_for_room_hides_no_gap(make, tmp_path):
+    """What comes while a source that was told to stop still waits for a full spool is missing: the gap begins at the stop."""
+    spool = {"type": "disk", "path": str(tmp_path / "spool")}
+    runner = make({"held": {"type": "held"}}, spool=spool)
+    task = asyncio.ensure_future(runner.run())
+    await until(lambda: len(sink_of(runner).stored) == 1)
+    runner.stop()
+    await until(lambda: runner.health.phase == "draining")
+    stopped = runner.clock.now()
+    await asyncio.sleep(0.3)  # the time is what counts
+    runner.plan.sources[0].source.room.set()
+    assert (await asyncio.wait_for(task, 5)).exit_code == 0
+    again = make({"held": {"type": "held"}}, spool=spool)
+    task = asyncio.ensure_future(again.run())
+    await until(lambda: again.health.phase == "ready")
+    (gap,) = again.plan.board.gaps
+    assert gap.reason == "restart"
+    assert gap.start < stopped + 0.1
+    again.plan.sources[0].source.room.set()
+    again.stop()
+    await asyncio.wait_for(task, 5)
 
 
 async def test_a_source_that_fails_is_started_again(make):
