@@ -156,6 +156,8 @@ def log(options: Options, /, config: Path, log: str, start: int | None, end: int
 
     LOG and the numbers are as `lc-pipeline spool ls` shows them: SOURCE, or SOURCE/ORG.
     """
+    if start is not None and end is not None and start >= end:
+        raise UsageError(f"there is nothing from {start} to {end}", fix="--to is the number after the last record.")
     source, _, org = log.partition("/")
     return _run(options, config, shared, kind="log", source=source, org=org, start=start, end=end)
 
@@ -187,8 +189,19 @@ def files(
     """Replay FILES of records, one a line: plain, .gz or .zst."""
     return _run(
         options, config, shared, kind="files", source=source, org=org, stream=stream,
-        names=tuple(str(path.absolute()) for path in files),
+        names=tuple(_to_all(path) for path in files),
     )  # fmt: skip
+
+
+def _to_all(path: Path) -> str:
+    """The path of a file as every process means it. Raises UsageError for what only this one can read, like a pipe."""
+    if not path.is_file():
+        raise UsageError(
+            "this is not a regular file",
+            where=str(path),
+            fix="Write its records into one: the running pipeline reads it.",
+        )
+    return str(path.resolve())  # `/dev/stdin` is another file in another process
 
 
 @command.command("gap", epilog="\b\nExample:\n  lc-pipeline replay gap lc.yaml 3")
@@ -207,7 +220,17 @@ def gap(context: click.Context, /, config: Path, **given: Any) -> int:
     return code
 
 
+def _letters_at(path: Path) -> Path:
+    """Not resolved: letters that are being written are known by this path. Raises UsageError."""
+    if not (path.is_file() or path.is_dir()):
+        raise UsageError("this is neither a file nor a folder of dead letters", where=str(path))
+    return path.absolute()
+
+
 def _run(options: Options, path: Path, shared: dict[str, Any], **what: Any) -> int:
+    from pydantic import ValidationError
+    from pydantic_core import PydanticSerializationError
+
     from pipeline.cli.options import configure_log
     from pipeline.config.load import load
     from pipeline.engine.replay import Request
@@ -223,7 +246,7 @@ def _run(options: Options, path: Path, shared: dict[str, Any], **what: Any) -> i
             for name in (f"{route}/{sink}", f"{route}.{sink}")
         }
         what["names"] = tuple(
-            name if name in known or not Path(name).exists() else str(Path(name).absolute()) for name in what["names"]
+            name if name in known or not Path(name).exists() else str(_letters_at(Path(name))) for name in what["names"]
         )
     elif what["source"] is None:
         if len(config.sources) > 1:
@@ -231,7 +254,14 @@ def _run(options: Options, path: Path, shared: dict[str, Any], **what: Any) -> i
         what["source"] = next(iter(config.sources))
     as_json = shared.pop("as_json")
     places = _places(loaded, shared.pop("worker"), what)
-    request = Request.model_validate({**shared, **what})
+    try:
+        request = Request.model_validate({**shared, **what})
+        request.model_dump_json()  # as the running pipeline would get it
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except PydanticSerializationError:
+        raise UsageError("a name that was given is not UTF-8", fix="Rename the file.") from None
     reports = [asyncio.run(_at(loaded, place, places, request, _Bar(quiet=as_json))) for place in places]
     return _show(_together(reports), request, as_json=as_json)
 

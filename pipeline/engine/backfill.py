@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.core.batch import Batch, LogId
 from pipeline.core.clock import Clock
 from pipeline.core.component import Org
-from pipeline.core.errors import PermanentError, PipelineError, RequestRefusedError, TemporaryError
+from pipeline.core.errors import NotFoundError, PermanentError, PipelineError, RequestRefusedError, TemporaryError
 from pipeline.core.source import Source
 from pipeline.engine.bounds import bounded
 from pipeline.engine.dedupe import Dedupe
@@ -86,7 +86,7 @@ class Filler:
     def want(self, numbers: Iterable[int] | None, rate: float | None = None) -> list[Gap]:
         """Fill these gaps, or all that are not, as soon as that makes sense, at this rate at most; returns them.
 
-        Raises `RequestRefusedError` where one cannot be filled, and then asks for none.
+        Raises `NotFoundError` where there is no such gap, `RequestRefusedError` where one cannot be filled, and then asks for none.
         """
         asked: list[Gap] = []
         for gap in [self._known(number) for number in numbers] if numbers is not None else list(self._gaps):
@@ -108,7 +108,7 @@ class Filler:
     def _known(self, number: int) -> Gap:
         gap = self._gaps.get(number)
         if gap is None:
-            raise RequestRefusedError(f"there is no gap {number}", fix="`lc-pipeline gaps` lists them.")
+            raise NotFoundError(f"there is no gap {number}", fix="`lc-pipeline gaps` lists them.")
         return gap
 
     def _refusal(self, gap: Gap) -> str:

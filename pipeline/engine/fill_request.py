@@ -33,7 +33,7 @@ class FillReport:
     """How far it is. Whoever asked may go away: the gaps are filled all the same."""
 
     def __init__(self, plan: Plan, request: FillRequest) -> None:
-        """Ask for it. Raises `RequestRefusedError`."""
+        """Ask for it. Raises `NotFoundError` and `RequestRefusedError`."""
         if not plan.spool.durable:
             raise RequestRefusedError(
                 "gaps are filled only with a disk spool, which knows what was delivered", where="spool"

@@ -127,11 +127,12 @@ class Letters(Supply):
         """The pieces of a letter; none where it is left out, which is counted."""
         try:
             letter = orjson.loads(line)
-            raw = letter["payload"].encode() if "payload" in letter else base64.b64decode(letter["payload_base64"])
+            plain = "payload" in letter
+            raw = letter["payload"].encode() if plain else base64.b64decode(letter["payload_base64"], validate=True)
             reason, stream, received_at = letter["reason"], letter["stream"], float(letter["received_at"])
             log = LogId(letter["source"], letter["org"])
             well = all(isinstance(text, str) for text in (reason, stream, *log.key)) and len(stream) <= 64
-            if not (well and 0.0 <= received_at < LATEST):
+            if not (raw and well and 0.0 <= received_at < LATEST):
                 raise TypeError  # noqa: TRY301 - one place for all that is no letter
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
             self.skip("unreadable")

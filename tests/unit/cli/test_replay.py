@@ -58,12 +58,18 @@ def put(folder: Path, *payloads: str) -> None:
         (["files", "lc.yaml", "lc.yaml", "--source", "three"], 3, "no source three"),
         (["files", "lc.yaml", "lc.yaml", "--source", "two", "--route", "some"], 4, "These do: all"),
         (["log", "lc.yaml", "three"], 3, "no source three"),
+        (["files", "lc.yaml", "/dev/null", "--source", "one"], 4, "not a regular file"),
+        (["files", "lc.yaml", "lc.yaml", "--source", "one", "--stream", "x" * 65], 4, "stream: "),
+        (["files", "lc.yaml", "\udcff.jsonl", "--source", "one"], 4, "not UTF-8"),
+        (["letters", "lc.yaml", "/dev/null"], 4, "neither a file nor a folder"),
+        (["log", "lc.yaml", "one", "--from", "5", "--to", "5"], 4, "nothing from 5 to 5"),
         (["gap", "lc.yaml"], 4, "which gaps"),
         (["letters", "gone.yaml", "x"], 4, "gone.yaml"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_replayed(run: Run, config: Path, arguments: list[str], code: int, words: str) -> None:
     """Each mistake is said with what there is instead, and its exit code."""
+    config.with_name("\udcff.jsonl").write_text("{}\n")
     result = run("replay", *arguments)
     assert result.returncode == code
     assert words.lower() in " ".join(result.stderr.lower().split())

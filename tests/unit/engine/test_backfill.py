@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.batch import Batch, LogId, Receipt
 from pipeline.core.component import Org
 from pipeline.core.config import SourceConfig
-from pipeline.core.errors import PermissionDeniedError, RequestRefusedError, UnavailableError
+from pipeline.core.errors import NotFoundError, PermissionDeniedError, RequestRefusedError, UnavailableError
 from pipeline.core.source import Past, Source
 from pipeline.engine import backfill, bounds
 from pipeline.engine.backfill import TRIES, Filler, Filling
@@ -203,7 +203,7 @@ async def test_what_cannot_be_filled_is_refused(bench):
     lasting = one.gaps.lasting[0]
     with pytest.raises(RequestRefusedError, match="still lasts"):
         one.filler.want([one.gap.number, lasting.number])
-    with pytest.raises(RequestRefusedError, match="no gap 77"):
+    with pytest.raises(NotFoundError, match="no gap 77"):
         one.filler.want([77])
     assert one.filler.want(None) == [one.gap]
     without = bench(dedupe=False)

@@ -189,6 +189,12 @@ async def test_what_cannot_be_replayed_is_said_and_kept(tmp_path):
         never = [
             one('{"e":1}').replace(b'"received_at":5.0', b'"received_at":' + at) for at in (b'"nan"', b"1e300", b"-9")
         ]
+        # Damage must not become another record, or none.
+        never += [
+            one('{"e":1}').replace(b'"payload":"{\\"e\\":1}"', kept)
+            for kept in (b'"payload_base64":"e30=!"', b'"payload":""')
+        ]
+        assert len({*never}) == 5
         scene.put("sources/tap", whole[0], *bad.values(), *never, whole[1])
         report = await scene.replay("tap")
         assert report.skipped == {**dict.fromkeys(bad, 1), "unreadable": 1 + len(never)}
