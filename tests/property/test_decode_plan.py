@@ -231,6 +231,9 @@ MIXED = [NEARLY[5], FOLDED, TWICE, FOLDED, FOLDED, NEARLY[5], NEARLY[5], FOLDED,
 BILLED = [b'{"record":{"a":1},"a":1}', b'{"record":[{}],"a":1}', b'{"etype":"x","record":{},"a":1}', b'{"a":1}']
 ENDLESS = b'{"event":{"b":{"a":[%b"a"]}}}' % (b"1," * 250_000)
 """Too much work to decide about: it is refused, though it lacks what a record to be kept must hold."""
+WIDE = b'{"event":[%b1]}' % (b"1," * 30_000)
+MANY = [(Match, MatchConfig(op="or", rules=[{"op": "is", "path": "event/*", "value": each} for each in range(2, 22)]))]
+"""Twenty looks at each node of it are too much, though one, or any filter after these, is not."""
 HUGE = b'{"a":123456789012345678901234567890}'
 NUMBERS = [
     HUGE,
@@ -257,7 +260,9 @@ NUMBERS = [
 @example(MIXED, [(Sample, SampleConfig(rate=2)), *TYPE], [], 0)
 @example(MIXED, [*TYPE, (Sample, SampleConfig(rate=2))], [], 1)
 @example(MIXED, [*TYPE, (Sample, SampleConfig(rate=2, key=RecordPath("a")))], [RecordPath("a")], 0)
+@example([*MIXED, LISTS[1], *MIXED], [*TYPE, (Sample, SampleConfig(rate=2))], [], 1)
 @example([ENDLESS, *HIDDEN], _match("is", ANYWHERE, "evil.exe"), [], 0)
+@example([WIDE, *HIDDEN], [*MANY, *TYPE], [], 0)
 @example(BILLED, _match("exists", "a", event="billing_record"), [], 0)
 @example(BILLED, [(Events, EventsConfig(include=["billing_record"]))], [], 0)
 @example(BILLED, [(Events, EventsConfig(exclude=["billing_record"]))], [RecordPath("record/a")], 0)

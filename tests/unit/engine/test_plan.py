@@ -78,6 +78,12 @@ def test_nothing_but_the_needed_fields_is_looked_at():
     assert ([0], [{"routing/sid": "s"}], []) == run(plan, damaged)
 
 
+@pytest.mark.parametrize("filters", [[WILD], [types("A")], [match("routing/a", 1)]])
+def test_what_is_no_object_is_refused(filters):
+    """A list is no record, even where paths would lead through it."""
+    assert ([], None, [0]) == run(DecodePlan("all", filters, []), b'[{"routing":{"a":1,"event_type":"A"}}]')
+
+
 def test_the_byte_test_spares_the_decode():
     """A record without the bytes that one to be kept must have is dropped before all else, whatever it is."""
     plan = DecodePlan("all", [match("event/*/FILE_PATH", "evil.exe")], ())
