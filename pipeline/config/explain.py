@@ -45,11 +45,14 @@ def explain(error: ValidationError, tree: Tree, registry: Registry) -> list[Conf
     """Return a problem for each mistake, at the place of the value, of the unknown key, or of the section that lacks one."""
     details = [(_path(one["loc"], tree.data, one["type"]), one) for one in error.errors(include_url=False)]
     paths = [path for path, _ in details]
+    fitting = {path for path, one in details if not _MISFIT.fullmatch(one["type"])}
     found: dict[tuple[Path, bool], list[ErrorDetails]] = {}
     for path, one in details:
         of_union = len(one["loc"]) > len(path) and _MISFIT.fullmatch(one["type"]) is not None
-        # one form of a union fits so far that its mistakes are inside: that the others do not fit says nothing
-        if of_union and any(len(other) > len(path) and other[: len(path)] == path for other in paths):
+        # one form of a union fits so far that its mistakes are inside, or in the value: that the others do not fit says nothing
+        if of_union and (
+            path in fitting or any(len(other) > len(path) and other[: len(path)] == path for other in paths)
+        ):
             continue
         found.setdefault((path, of_union), []).append(one)
     return [_problem(path, errors, tree, registry) for (path, _), errors in found.items()]

@@ -31,10 +31,17 @@ def test_the_standard_output_takes_one():
     assert "sinks.out.type: a sink of the type `stdout` works in one process only, and there are 2 workers" in text
 
 
-@pytest.mark.parametrize("number", ["0", "65", "many"])
-def test_a_number_that_makes_no_sense_is_a_mistake(number):
-    """There are from 1 to 64 workers, or as many as CPUs."""
-    assert "workers" in mistakes(BASE + f"workers: {number}\n")
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [
+        ("0", "greater than or equal to 1, not 0"),
+        ("65", "less than or equal to 64, not 65"),
+        ("many", "'auto' or a whole number"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_a_mistake(number, wanted):
+    """There are from 1 to 64 workers, or as many as CPUs, and who is told so is told which it is."""
+    assert f"workers: should be {wanted}" in mistakes(BASE + f"workers: {number}\n")
 
 
 def test_a_record_must_fit_into_a_workers_share():
