@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.flow.job import FRAMINGS
+
 OURS, WHOLE = "lc-pipeline", "lc-pipeline (full decode)"
+BLOCKS, SINGLE = FRAMINGS.values()
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,22 @@ TARGETS = (
             ("bare loop (projection)", 0.65),
         )
     ),
-    Target("json-file", "official SDK", OURS, {"16 KiB TLS records": 1 / 4, "one TLS record per event": 1 / 7}, "rate"),
+    Target("json-file", "official SDK", OURS, {BLOCKS: 1 / 4, SINGLE: 1 / 7}, "rate"),
     Target("json-file", "lc-pipeline (disk spool)", OURS, 1.2),
     Target("json-file", "lc-pipeline (2 workers)", OURS, 1.1),
     Target("bytes-file", OURS, "rsyslog", 1 / 4),
     Target("bytes-file", OURS, "syslog-ng", 1 / 1.8),
+    Target("bytes-file", OURS, "bare loop", 1 / 0.65),
     Target("raw-file", OURS, "bare loop", 1 / 0.65),
     Target("json-kafka", WHOLE, "Vector", 1 / 2),
     Target("json-kafka", WHOLE, "Fluent Bit", 1 / 2),
     Target("json-kafka", OURS, "Vector", 1 / 3),
     Target("json-kafka", OURS, "Fluent Bit", 1 / 3),
     Target("raw-kafka", OURS, "rsyslog", 1 / 1.4),
+    Target("json-kafka", WHOLE, "bare loop", 1 / 0.65),
     Target("json-kafka", OURS, "bare loop (projection)", 1 / 0.65),
     Target("raw-kafka", OURS, "bare loop", 1 / 0.65),
-    Target("spout-file", OURS, "official SDK", 1 / 4),
+    Target("spout-file", OURS, "official SDK", {BLOCKS: 1 / 4, SINGLE: 1 / 6}),
 )
 MEMORY = 60
 """MiB that one process may take."""

@@ -2,12 +2,13 @@
 //
 //   wire send PORT FILE BYTES CONNECTIONS single|blocks RATE SECONDS   sends the first BYTES bytes of a file of lines over TLS
 //   wire drain PORT CERT KEY                                   takes TLS connections and discards what comes: the sender's ceiling
-//   wire serve PORT CERT KEY FILE BYTES JWT                    answers as LimaCharlie's stream service does, over HTTPS
+//   wire serve PORT CERT KEY FILE BYTES JWT single|blocks      answers as LimaCharlie's stream service does, over HTTPS
 //
 // `send`: each connection has a thread and an equal share, cut at a line end. With `single` each line is a TLS record of its own,
 // else TLS records are 16 KiB. RATE is lines per second over all connections, over and over
 // for so many SECONDS; 0 is once, as fast as the other side takes them.
-// `serve`: a request for /stream… is confirmed, and gets the file after a line on standard input; any other gets the JWT.
+// `serve`: a request for /stream… is confirmed, and gets the file after a line on standard input; any other gets the JWT. With
+// `single` each line is a chunk and a TLS record of its own.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -202,7 +203,7 @@ static void *serve_one(void *argument) {
     began = now();
     static char chunk[TLS_RECORD];
     for (size_t at = 0, size; at < corpus_size; at += size) {
-        size = corpus_size - at;
+        size = piece(corpus + at, corpus_size - at);
         if (size > TLS_RECORD - 16) size = TLS_RECORD - 16;
         int head = sprintf(chunk, "%zx\r\n", size);
         memcpy(chunk + head, corpus + at, size);
@@ -244,7 +245,8 @@ int main(int count, char **arguments) {
         return 0;
     }
     if (strcmp(arguments[1], "drain") == 0 && count == 5) take(arguments[3], arguments[4], drain_one);
-    if (strcmp(arguments[1], "serve") == 0 && count == 8) {
+    if (strcmp(arguments[1], "serve") == 0 && count == 9) {
+        single = strcmp(arguments[8], "single") == 0;
         corpus_size = strtoull(arguments[6], NULL, 10);
         corpus = map(arguments[5], corpus_size);
         jwt = arguments[7];

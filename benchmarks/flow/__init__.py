@@ -71,13 +71,12 @@ def run(given: argparse.Namespace, variants: Sequence[System] | None = None) -> 
         bench = Bench.ready(folder, given.connections, kafka)
         framings = given.framings.split(",")
         ceilings = {framing: ceiling(bench, framing, parts[1]) for framing in framings}
-        # How the stream service frames is its own affair.
         groups = [
             Group(
                 job, framing, [system for system in systems if job.name in system.jobs and framing in system.framings]
             )
             for job in jobs
-            for framing in (framings if job.source == "tls" else framings[:1])
+            for framing in framings
         ]
         rounds = _rounds(bench, groups, parts, given)
     whole = parts[1]
@@ -124,7 +123,7 @@ class Group:
         return {
             "job": self.job.name,
             "title": self.job.title,
-            "framing": FRAMINGS[self.framing] if self.job.source == "tls" else "16 KiB TLS records",
+            "framing": FRAMINGS[self.framing],
             "systems": [
                 {
                     "name": system.name,

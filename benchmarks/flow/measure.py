@@ -94,7 +94,7 @@ def measure(bench: Bench, job: Job, framing: str, system: System, given: Corpus)
         arguments, environment = system.command(job, place)
         far: subprocess.Popen[str] | None = None
         if job.source == "spout":
-            far = _serve(bench, place, given)
+            far = _serve(bench, place, given, framing)
             stack.callback(_end, far)
         subject = Subject(arguments, folder, environment)
         stack.callback(subject.stop)
@@ -166,9 +166,9 @@ def _send(bench: Bench, place: Place, given: Corpus, framing: str) -> subprocess
     return subprocess.Popen([str(bench.wire), *map(str, arguments)], stdout=subprocess.PIPE, text=True)
 
 
-def _serve(bench: Bench, place: Place, given: Corpus) -> subprocess.Popen[str]:
+def _serve(bench: Bench, place: Place, given: Corpus, framing: str) -> subprocess.Popen[str]:
     claims = base64.urlsafe_b64encode(json.dumps({"exp": int(time.time()) + 3600}).encode()).decode().rstrip("=")
-    arguments = ["serve", place.port, bench.cert, bench.key, given.path, given.size, f"e30.{claims}.e30"]
+    arguments = ["serve", place.port, bench.cert, bench.key, given.path, given.size, f"e30.{claims}.e30", framing]
     command = [str(bench.wire), *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
