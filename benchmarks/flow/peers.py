@@ -166,7 +166,7 @@ def vector(job: Job, place: Place) -> Command:
 
 
 def fluent_bit(job: Job, place: Place) -> Command:
-    filters = f"[{{name: grep, match: '*', regex: \"$routing['event_type'] ^{KEEP}$\"}}]" if job.decide else "[]"
+    filters = f"[{{name: grep, match: '*', regex: \"$routing['event_type'] ^{KEEP}$\"}}]"
     if job.sink == "file":
         target = f"name: file, path: {place.folder}, file: {place.output.name}, format: plain"
     else:
@@ -207,6 +207,7 @@ def systems() -> list[System]:
     if shutil.which("vector"):
         add("Vector", TLS, vector, _version(["vector", "--version"]))
     if shutil.which("fluent-bit"):
-        jobs = TLS - {"bytes-file"}
+        # It decodes and encodes whatever it carries: more than a job asks for that decides by bytes, or not at all.
+        jobs = frozenset({"json-file", "json-kafka"})
         add("Fluent Bit", jobs, fluent_bit, _version(["fluent-bit", "--version"]), recodes=True)
     return found
