@@ -11,7 +11,7 @@ _HEAD = 4096
 
 
 class Lines:
-    """Cuts chunks into lines without line ends; blank ones are ignored.
+    """Cuts chunks into lines without line ends; empty ones are ignored.
 
     A line longer than ``max_record`` is refused as `oversize` by its beginning, and reading goes on after its end.
     """
