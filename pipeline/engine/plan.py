@@ -77,7 +77,7 @@ class DecodePlan:
         self._by_bytes(open_, _PROJECTION if light else _FULL_DECODE)
         if numbered:
             self._by_place(numbered)
-        why = "a path with wildcards may lead anywhere in the record"
+        why = "a path with wildcards, or that of the whole record, may lead anywhere in it"
         try:
             if light or (wanted and not heavy):
                 self._by_projection(light, () if heavy else wanted)

@@ -161,7 +161,7 @@ def test_explain(run: Run, valid: Path) -> None:
         "  2. projection: all that is needed is in these fields",
         "     filters    all.0",
         "     decodes    etype, record, routing/event_type",
-        "  3. full decode: a path with wildcards may lead anywhere in the record",
+        "  3. full decode: a path with wildcards, or that of the whole record, may lead anywhere in it",
         "     filters    all.1",
         "     for sinks  routing/sid",
     ]
