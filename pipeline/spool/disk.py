@@ -157,10 +157,10 @@ class DiskSpool:
         for (lane_id, name), position in known.items():
             log = self._logs[name]
             log.orphans[lane_id] = position
-            if position < log.stats.end:
+            if records := log.kept(position):
                 self._log.warning(
                     "No lane of the configuration reads these records; they are kept while there is room.",
-                    lane=lane_id, log=str(name), records=log.stats.end - max(position, log.start),
+                    lane=lane_id, log=str(name), records=records,
                 )  # fmt: skip
         if new:
             self._state_worker.wait(partial(self._state.commit, {"positions": new}))
@@ -231,8 +231,7 @@ class DiskSpool:
 
     def given_up(self, log: LogId, start: int, end: int) -> int:
         """How many of these records lanes gave up, as the database knows it: it forgets what all are past."""
-        dropped = self._logs[log].dropped.items()
-        return sum(max(0, min(end, last) - max(start, first)) for first, last in dropped)
+        return self._logs[log].given_up(start, end)
 
     @property
     def trouble(self) -> str:

@@ -81,6 +81,15 @@ class DiskLog:
         """The same, orphans included: nothing before it is needed."""
         return min(self.passed, *self.orphans.values()) if self.orphans else self.passed
 
+    def given_up(self, start: int, end: int) -> int:
+        """How many of these records lanes gave up."""
+        return sum(max(0, min(end, last) - max(start, first)) for first, last in self.dropped.items())
+
+    def kept(self, position: int) -> int:
+        """How many records there are from this one on."""
+        start = max(position, self.start)
+        return self.stats.end - start - self.given_up(start, self.stats.end)
+
     def know(self, segment: Segment) -> bool:
         """Take the segment that grows into the books; returns whether it is another one."""
         last = self.segments[-1] if self.segments else None

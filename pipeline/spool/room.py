@@ -193,7 +193,7 @@ class Room:
     async def _pass_orphans(self, log: DiskLog) -> bool:
         """Forget the orphan lanes that still hold the oldest segment: one that lost a part need not keep the rest."""
         end = log.segments[0].end
-        gone = {lane: log.stats.end - position for lane, position in log.orphans.items() if position < end}
+        gone = {lane: log.kept(position) for lane, position in log.orphans.items() if position < end}
         sentence = "Room is short: lanes that the configuration no longer has are dropped, with the records that waited for them."
         self._log.error(sentence, log=str(log.name), lanes=gone)
 

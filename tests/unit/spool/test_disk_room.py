@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline.core.batch import Batch, LogId
 from pipeline.spool import appending, blocks, disk, writing
@@ -134,6 +135,24 @@ async def test_an_orphan_keeps_its_records_while_there_is_room(tmp_path: Path) -
     orphan = FakeLane("r/old")
     async with spooling(tmp_path, orphan, lane) as spool:
         assert await orphan.drain(spool) == list(enumerate(records(320, size=1000)))
+
+
+async def test_what_an_orphan_gave_up_does_not_wait_for_it(tmp_path: Path) -> None:
+    """The warning of a lane that left the configuration counts the records that are there, not those that it had given up."""
+    orphan = FakeLane("r/old", on_full="drop_oldest")
+    async with spooling(tmp_path, orphan, max_size=MIB) as spool:
+        await spool.append(batch(8, 0, 1000))
+        await orphan.take(spool)
+        for number in range(1, 400):
+            await spool.append(batch(8, number * 8, 1000))
+    assert orphan.skipped
+    with capture_logs() as said:
+        async with spooling(tmp_path, FakeLane("r/new"), max_size=MIB) as spool:
+            assert spool.oldest(A) == 0
+            left = len(await FakeLane("r/new").drain(spool))
+    assert left < 1000
+    (one,) = [line for line in said if "No lane of the configuration" in line["event"]]
+    assert one["records"] == left
 
 
 async def test_an_orphan_holds_no_room_against_appends(tmp_path: Path) -> None:
