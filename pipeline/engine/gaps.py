@@ -118,6 +118,11 @@ class GapLedger:
             if log in self._heard:
                 self.opened(log, min(self._heard[log], self._clock.now()), "restart")
 
+    def missed_since(self, log: LogId, when: float) -> None:
+        """What was committed of a log is lost; the last that is known of its source is from ``when``."""
+        self.heard(log, when)
+        self.opened(log, min(when, self._clock.now()), "restart")
+
     def heard(self, log: LogId, when: float) -> None:
         """Nothing of this log is missing up to ``when`` but for the gaps that are known.
 

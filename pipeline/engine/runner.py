@@ -121,6 +121,10 @@ class Runner:
         for log in plan.logs:
             if plan.watch.carried(log) and (batch := await plan.spool.read(log, plan.spool.oldest(log))) is not None:
                 plan.watch.arrived(batch)
+            if restored.lost and log in plan.watch.away and (end := stats[log].end) > plan.spool.oldest(log):
+                last = await plan.spool.read(log, end - 1)
+                if last is not None:
+                    plan.board.gaps.missed_since(log, last.received_at)
         self._marks = restored.marks
         for route in plan.routes:
             self._log.info(promise(plan.config, route.name, durable=plan.spool.durable), route=route.name)

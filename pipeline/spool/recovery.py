@@ -42,12 +42,12 @@ def open_state(folder: SpoolFolder, max_size: int, log: Logger) -> tuple[State, 
     except states.DamagedError as error:
         for file in states.files(folder.state):
             folder.set_aside(file.name, file, max_size // 8)
-        sentence = "The spool's database is damaged and was set aside; every lane begins at the oldest record kept."
+        sentence = "The spool's database is damaged and was set aside, gaps included; every lane begins at the oldest record kept."
         log.error(sentence, error=str(error))  # noqa: TRY400 - its traceback says nothing about the damage
         return opening(), True
     lost = not existed and bool(folder.logs())
     if lost:
-        log.error("The spool's database is gone; every lane begins at the oldest record kept.")
+        log.error("The spool's database is gone, gaps included; every lane begins at the oldest record kept.")
     return state, lost
 
 

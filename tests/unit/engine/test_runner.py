@@ -276,6 +276,30 @@ async def test_a_stop_that_waits_for_room_hides_no_gap(make, tmp_path):
     await asyncio.wait_for(task, 5)
 
 
+async def test_a_lost_database_hides_no_gap(make, tmp_path):
+    """Without what the database knew, the time that we were not there counts from the last record that is kept."""
+    spool = {"type": "disk", "path": str(tmp_path / "spool")}
+    sources = {"held": {"type": "held"}}
+    runner = make(sources, spool=spool)
+    runner.plan.sources[0].source.room.set()
+    task = asyncio.ensure_future(runner.run())
+    await until(lambda: len(sink_of(runner).stored) == 1)
+    runner.stop()
+    await asyncio.wait_for(task, 5)
+    received = runner.clock.now()
+    for file in (tmp_path / "spool").glob("state.db*"):
+        file.unlink()
+    again = make(sources, spool=spool)
+    again.plan.sources[0].source.room.set()
+    task = asyncio.ensure_future(again.run())
+    await until(lambda: again.health.phase == "ready")
+    (gap,) = again.plan.board.gaps
+    assert (gap.reason, gap.state) == ("restart", "open")
+    assert received - 5 < gap.start <= received
+    again.stop()
+    await asyncio.wait_for(task, 5)
+
+
 async def test_a_source_that_fails_is_started_again(make):
     """A source's exception is counted and shown, and the source runs again after a while."""
     runner = make()
