@@ -41,9 +41,11 @@ INSTRUCTIONS = (2048, 8192)
 """Events of two runs, whose difference has no start of an interpreter in it."""
 HOT = """
 import sys
+import pipeline
+sys.path.insert(0, sys.argv[1])
 from benchmarks.micro import deciding, reading
-with open(sys.argv[1], "rb") as file:
-    records = [line[:-1] for _, line in zip(range(int(sys.argv[2])), file)]
+with open(sys.argv[2], "rb") as file:
+    records = [line[:-1] for _, line in zip(range(int(sys.argv[3])), file)]
 reading.split(records)["the listener's framer, with all checks"]()
 deciding.filters(records)["match on one field"]()
 """
@@ -76,10 +78,9 @@ def instructions(tree: Path, path: Path) -> float | None:
     for events in INSTRUCTIONS:
         command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
         done = subprocess.run(
-            [*command, sys.executable, "-c", HOT, str(path), str(events)],
-            cwd=ROOT,
-            # This tree's benchmarks, and the program that is compared before it.
-            env={**os.environ, "PYTHONPATH": f"{tree}:{ROOT}", "PYTHONHASHSEED": "0"},
+            # The program that is compared, and nothing of where we are (-P); then this tree's benchmarks.
+            [*command, sys.executable, "-P", "-c", HOT, str(ROOT), str(path), str(events)],
+            env={**os.environ, "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"},
             check=False,
             capture_output=True,
             text=True,

@@ -49,15 +49,6 @@ class Run:
     def rate(self) -> float:
         return self.sent / self.wall
 
-    @property
-    def lost(self) -> float:
-        return 1 - self.received / self.sent
-
-    @property
-    def far_idle(self) -> float:
-        """Share of its time in which a core's worth of the far end had nothing to do but wait for the system."""
-        return max(0.0, 1 - self.far_cpu / self.far_wall)
-
 
 @dataclass(frozen=True)
 class Bench:

@@ -1,10 +1,11 @@
 """When the comparison of two commits accepts and when it refuses."""
 
+import os
 import random
 
 import pytest
 
-from benchmarks.compare import interval, verdict
+from benchmarks.compare import instructions, interval, verdict
 
 
 def ratios(mean, noise, pairs=12, seed=3):
@@ -32,3 +33,16 @@ def test_few_pairs_decide_nothing():
     """Two pairs that happen to agree are no evidence."""
     _, low, high = interval([1.05, 1.06])
     assert (verdict(low, high, 0.03, 2), verdict(low, high, 0.03, 6)) == ("not decided", "slower")
+
+
+def test_the_instructions_are_those_of_the_tree_that_is_named(tmp_path, monkeypatch, capsys):
+    """Who compares with another commit counts its program, wherever the benchmarks come from."""
+    tool = tmp_path / "bin" / "valgrind"
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\nshift 3\nexec "$@"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit('the other program')")
+    assert instructions(tmp_path, tmp_path / "events") is None
+    assert "No instruction count: the other program" in capsys.readouterr().err
