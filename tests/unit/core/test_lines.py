@@ -20,7 +20,7 @@ def test_a_block_is_the_sequence_of_its_records(
     assert len(lines) == len(raws)
     assert list(lines) == raws == lines
     assert lines.size == sum(map(len, raws))
-    assert [lines[index] for index in range(len(raws))] == raws
+    assert [lines[index] for index in range(-len(raws), len(raws))] == raws * 2
     assert list(lines[start:stop:step]) == raws[start:stop:step]
     assert [line[:-1] for line in lines.ended()] == raws
     assert all(line.endswith(b"\n") for line in lines.ended())
