@@ -63,6 +63,8 @@ class Plan:
     logs: list[LogId] = field(default_factory=list)
     place: Place = field(default_factory=Place)
     dedupes: Dedupes = field(default_factory=Dedupes)
+    replaying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the replay that is under way, whoever asked for it."""
     watch: Watch = field(init=False)
     filler: Filler = field(init=False)
 

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pipeline.spool.folder import sync_directory
 
 FILE_SIZE = 16 << 20
 """A file is closed and the next one begun beyond this many bytes."""
+
+
+class Seen(NamedTuple):
+    """A file as it was read: places in it mean nothing in another one, or when somebody has made it shorter."""
+
+    device: int
+    inode: int
+    size: int
+    """Bytes at least."""
+
+    @classmethod
+    def of(cls, fd: int, size: int) -> Seen:
+        stat = os.fstat(fd)
+        return cls(stat.st_dev, stat.st_ino, size)
 
 
 class LetterFolder:
@@ -64,29 +79,36 @@ class LetterFolder:
         with self._lock:
             return self.files()
 
-    def cut(self, file: Path, ranges: Sequence[tuple[int, int]]) -> None:
-        """Take bytes (ascending from-to pairs) out of a file, or delete it when nothing is left. Raises OSError.
+    def cut(self, file: Path, ranges: Sequence[tuple[int, int]], seen: Seen) -> Seen:
+        """Take bytes (ascending from-to pairs) out of a file, or delete it when nothing is left; returns the file as it is then.
 
-        What is open is closed first: the next letter begins another file.
+        What is open is closed first: the next letter begins another file. Raises OSError, also where it is not the file that was
+        seen: whoever else replays it, or edits it, has moved the letters in it.
         """
         with self._lock:
             if file.absolute() == self._file.absolute():
                 self._close()
             try:
                 with file.open("rb") as old:
-                    self._copy(old, file, ranges)
+                    now = os.fstat(old.fileno())
+                    if (now.st_dev, now.st_ino) != seen[:2] or now.st_size < seen.size:
+                        raise OSError(errno.ESTALE, "somebody else has changed it meanwhile")
+                    left = seen.size - sum(end - start for start, end in ranges)
+                    seen = self._copy(old, file, ranges, left) or seen
             except FileNotFoundError:  # rotated away, or taken away
                 pass
             sync_directory(file.parent)
             self.recount()
+            return seen
 
-    def _copy(self, old: BinaryIO, file: Path, ranges: Sequence[tuple[int, int]]) -> None:
+    def _copy(self, old: BinaryIO, file: Path, ranges: Sequence[tuple[int, int]], left_over: int) -> Seen | None:
+        """Returns the new file; None where there is none."""
         size = os.fstat(old.fileno()).st_size
         edges = [0, *(min(edge, size) for pair in ranges for edge in pair), size]
         kept = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
         if not kept:
             file.unlink()
-            return
+            return None
         new = file.with_name(file.name + ".new")
         with new.open("wb") as target:
             for start, end in kept:
@@ -97,7 +119,9 @@ class LetterFolder:
                     left -= len(piece)
             target.flush()
             os.fsync(target.fileno())
+            made = Seen.of(target.fileno(), left_over)
         new.replace(file)
+        return made
 
     def _was_taken_away(self) -> bool:
         """Whether somebody moved or deleted the file that is open: what is appended to it would go there too."""

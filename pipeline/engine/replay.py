@@ -87,21 +87,20 @@ class Report:
 
 
 class Replayer:
-    """One replay at a time."""
+    """One replay at a time in a process: two would count each other's records, and take letters out of the same files."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._window = min(WINDOW, plan.config.spool.max_size // 16)
         self._waiting: deque[tuple[int, Sequence[tuple[LogId, int]], Sequence[Piece]]] = deque()
         """Bytes, places and pieces that are in the spool and that not all lanes are past."""
-        self._lock = asyncio.Lock()
 
     async def run(self, request: Request, report: Report, supply: Supply) -> None:
         """Replay all, and return when every lane is past it; keeps ``report`` up to date.
 
         May be cancelled: what is in the spool stays. Raises PipelineError.
         """
-        async with self._lock:
+        async with self._plan.replaying:
             began = time.monotonic()
             self._waiting.clear()
             counts: dict[tuple[str, LogId], Tally] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline.core.batch import MAX_RECORDS, LogId
 from pipeline.core.errors import NotFoundError
 from pipeline.engine.build import Plan
 from pipeline.engine.intake import fault
-from pipeline.engine.letter_folder import LetterFolder
+from pipeline.engine.letter_folder import LetterFolder, Seen
 from pipeline.engine.supply import Piece, Supply, Targets
 
 LONGEST = 256 << 20
@@ -40,20 +41,26 @@ class LetterFile:
         self.size = size
         self.lane = lane
         """The lane that its folder's name tells."""
+        self._seen: Seen | None = None
         self._done: list[tuple[int, int]] = []
         """Done, and still in the file."""
         self._cut: list[tuple[int, int]] = []
         """Done, and taken out."""
+
+    def opened(self, file: BinaryIO) -> None:
+        """This is what is read of it; places of letters are those in it."""
+        self._seen = Seen.of(file.fileno(), min(self.size, os.fstat(file.fileno()).st_size))
 
     def done(self, start: int, end: int) -> None:
         self._done.append((start, end))
 
     def settle(self) -> None:
         """Take out what is done. Blocks. Raises OSError."""
-        if not self._done:
+        if not self._done or self._seen is None:
             return
         done = _joined(self._done)
-        self.folder.cut(self.path, [(self._now_at(start), self._now_at(end)) for start, end in done])
+        places = [(self._now_at(start), self._now_at(end)) for start, end in done]
+        self._seen = self.folder.cut(self.path, places, self._seen)
         self._cut = _joined([*self._cut, *done])
         self._done = []
 
@@ -98,6 +105,7 @@ class Letters(Supply):
             before = self.read
             try:
                 with file.path.open("rb") as opened:
+                    file.opened(opened)
                     reading = _lines(opened, file.size, size)
                     while (run := await asyncio.to_thread(next, reading, None)) is not None:
                         found = [piece for start, line in run for piece in self._of(file, start, line)]

@@ -156,6 +156,27 @@ def of_sink(payload: str, **keys: Any) -> bytes:
     return one(payload, **{"route": "all", "sink": "one", "lane": "all/one", **keys})
 
 
+class Gate:
+    """Holds the writes of a sink until it is open."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.open = asyncio.Event()
+
+
+def hold(scene: Scene, name: str) -> Gate:
+    gate, sink = Gate(), scene.plan.sinks[name].sink
+    write = sink.write
+
+    async def held(items: Items) -> None:
+        gate.asked.set()
+        await gate.open.wait()
+        await write(items)
+
+    sink.write = held  # type: ignore[method-assign]
+    return gate
+
+
 @pytest.mark.parametrize("spool", ["memory", "disk"])
 async def test_each_letter_goes_where_it_was_refused(tmp_path, spool):
     """A sink's letter goes to that sink as it is; a filter's through that route into that sink; a source's through all routes."""
@@ -321,6 +342,44 @@ async def test_a_report_counts_its_own_records_alone(tmp_path, spool):
         report = await replaying
         assert report.outcomes == {"delivered": 20, "filtered": 0, "rejected": 1, "discarded": 0}
         assert (lane.tallies[log].delivered, lane.tallies[log].rejected) == (70, 51)
+
+
+async def test_replays_of_one_process_come_one_after_the_other(tmp_path):
+    """A replay that is asked for while another one is under way, by whatever way, waits: each counts and takes out its own letters."""
+    async with Scene(tmp_path) as scene:
+        gate = hold(scene, "one")
+        scene.put("lanes/all.one", *(of_sink(f'{{"n":{number}}}', reason="ab"[number % 2]) for number in range(20)))
+        first = asyncio.ensure_future(scene.replay("all/one", reasons=["a"]))
+        await asyncio.wait_for(gate.asked.wait(), 10)
+        scene.replayer = Replayer(scene.plan)
+        second = asyncio.ensure_future(scene.replay("all/one", reasons=["b"]))
+        await asyncio.sleep(0.1)
+        gate.open.set()
+        for report in await asyncio.gather(first, second):
+            assert (report.accepted, report.outcomes["delivered"], report.problems) == (10, 10, [])
+        assert scene.left("lanes/all.one") == []
+        assert len(scene.kept("one")) == 20
+
+
+@pytest.mark.parametrize("way", ["replaced", "shortened"])
+async def test_a_file_that_somebody_else_changed_is_left_alone(tmp_path, way):
+    """Letters are never cut out of another file than they were read from: what stands at their places there may not be replayed."""
+    async with Scene(tmp_path) as scene:
+        gate = hold(scene, "one")
+        file = scene.put("lanes/all.one", *(of_sink(f'{{"n":{number}}}') for number in range(3)))
+        replaying = asyncio.ensure_future(scene.replay("all/one"))
+        await asyncio.wait_for(gate.asked.wait(), 10)
+        other = of_sink('{"other":1}')
+        if way == "replaced":
+            file.with_suffix(".edited").write_bytes(other * 5)
+            file.with_suffix(".edited").replace(file)
+        else:
+            file.write_bytes(other)
+        gate.open.set()
+        report = await replaying
+        assert report.outcomes["delivered"] == 3
+        assert any("somebody else has changed it" in problem for problem in report.problems)
+        assert file.read_bytes() == other * (5 if way == "replaced" else 1)
 
 
 async def test_a_keep_leaves_the_letters(tmp_path):
