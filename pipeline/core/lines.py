@@ -87,8 +87,6 @@ class Lines(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[bytes]: ...
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        if index == -1 and self._count:
-            return self.block[self.block.rfind(b"\n", 0, -1) + 1 : -1]
         lines = self.ended()
         if not isinstance(index, slice):
             return lines[index][:-1]
