@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,6 +121,31 @@ async def test_a_restart_after_drops_finds_no_damage(tmp_path: Path) -> None:
         await again.settle(spool)
         await spool.commit({}, {})
         assert await spool.transact(lambda db: db.execute("SELECT * FROM dropped").fetchall()) == []
+    assert findings(tmp_path) == []
+
+
+async def test_what_fails_after_a_drop_is_committed_counts_it_once(tmp_path: Path) -> None:
+    """When a given-up segment cannot be deleted yet, it is tried again; the database has its records once."""
+    lane = FakeLane(on_full="drop_oldest")
+    async with spooling(tmp_path, lane, max_size=MIB) as spool:
+        await spool.append(batch(8, 0, 1000))
+        await lane.take(spool)  # in hand, so that what was dropped after it has to be known
+        whole, faults = spool._room._checkpoint, 0
+
+        async def failing() -> None:
+            nonlocal faults
+            if lane.skipped and faults < 3:
+                faults += 1
+                raise sqlite3.OperationalError("disk I/O error")
+            await whole()
+
+        spool._room._checkpoint = failing
+        for number in range(1, 400):
+            async with asyncio.timeout(20):
+                await spool.append(batch(8, number * 8, 1000))
+        assert faults == 3
+        ((first, end),) = await spool.transact(lambda db: db.execute('SELECT first, "end" FROM dropped').fetchall())
+        assert spool.given_up(A, 0, 3200) == end - int(first)
     assert findings(tmp_path) == []
 
 
