@@ -77,6 +77,8 @@ class DiskSpool:
         self._blocks = Blocks()
         self._logs: dict[LogId, DiskLog] = {}
         self._stats: dict[LogId, LogStats] = {}
+        self._growing: set[Key] = set()
+        """Rows of what was given up that are being committed: no other commit may take them for over."""
         self._workers: list[Worker] = []
         self._keeper: asyncio.Task[None] | None = None
 
@@ -197,7 +199,12 @@ class DiskSpool:
             for sink, delta in marks.items()
             for key, value in delta.items()
         }
-        over = [(log, first) for log in self._logs.values() for first, end in log.dropped.items() if end <= log.low]
+        over = [
+            (log, first)
+            for log in self._logs.values()
+            for first, end in log.dropped.items()
+            if end <= log.low and (*log.name.key, first) not in self._growing
+        ]
         new = facts.get("dropped", {})
         dropped: dict[Key, int | str | bytes | None] = {(*log.name.key, first): None for log, first in over}
         dropped.update(new)
@@ -209,9 +216,12 @@ class DiskSpool:
                 self._logs[LogId.of(source, org)].dropped[int(at)] = int(end or 0)
             self._move(positions)
 
-        await self._change(
-            {"positions": moved, "marks": marked, "ends": self._ends(), **facts, "dropped": dropped}, book
-        )
+        changes = {"positions": moved, "marks": marked, "ends": self._ends(), **facts, "dropped": dropped}
+        self._growing |= new.keys()
+        try:
+            await self._change(changes, book)
+        finally:
+            self._growing -= new.keys()
         await self._room.free()
 
     async def settled(self, log: LogId, end: int) -> None:

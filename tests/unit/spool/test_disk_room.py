@@ -149,6 +149,20 @@ async def test_what_fails_after_a_drop_is_committed_counts_it_once(tmp_path: Pat
     assert findings(tmp_path) == []
 
 
+async def test_commits_at_once_forget_no_drop(tmp_path: Path) -> None:
+    """A drop that goes on from one that all are past stays known although another commit comes beside it."""
+    lane = FakeLane(on_full="drop_oldest")
+    async with spooling(tmp_path, lane, max_size=MIB) as spool:
+        for number in range(300):
+            await spool.append(batch(8, number * 8, 1000))
+        ((first, end),) = spool._logs[A].dropped.items()
+        await spool.commit({(lane.id, A): end}, {})
+        await asyncio.gather(spool.commit({}, {}, {"dropped": {(*A.key, first): end + 8}}), spool.commit({}, {}))
+        rows = await spool.transact(lambda db: db.execute('SELECT first, "end" FROM dropped').fetchall())
+        assert [(int(one), two) for one, two in rows] == [(first, end + 8)]
+        assert spool._logs[A].dropped == {first: end + 8}
+
+
 async def test_an_orphan_keeps_its_records_while_there_is_room(tmp_path: Path) -> None:
     """A lane that left the configuration and comes back goes on where it was."""
     orphan, lane = FakeLane("r/old"), FakeLane("r/new")
