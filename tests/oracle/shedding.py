@@ -20,27 +20,36 @@ class SheddingAccounts(Accounts):
         """Source -> records that its lane passed and never delivered."""
         self._judged: Counter[str] = Counter()
         self._begun = Snapshot({}, {}, [])
+        self._before: Counter[bytes] = Counter()
+        """What the lane had delivered or put aside when the life that is going on began: a crash may take its position back."""
 
     def begin(self, now: Snapshot) -> None:
         """A life begins here."""
         self._begun = now
-
-    def check_discarded(self, now: Snapshot, metrics: Metrics) -> bool:
-        """In the life that is going on, exactly what was counted as discarded is missing; False where it cannot be said yet."""
         lane = self.lanes[LOOSE]
+        self._read(lane)
+        self._before = lane.seen + lane.letters
+
+    def _read(self, lane: LaneAccount) -> None:
         lane.read_files(self.folder / "scrap")
         lane.read_letters(self.folder / "letters" / "lanes")
+
+    def check_discarded(self, now: Snapshot, metrics: Metrics) -> bool:
+        """What was counted as discarded is exactly what this life did not deliver; False where it cannot be said yet."""
+        lane = self.lanes[LOOSE]
+        self._read(lane)
         damage = metrics.sum("pipeline_discarded_records_total", route="loose", reason="spool_damage")
         hold(not damage, f"{LOOSE} takes {damage} records that were given up for damage")
         for source, log in self.logs.items():
             begin, end = self._begun.past(LOOSE, source), now.past(LOOSE, source)
             if end > len(log.stored):
                 return False
-            missing = sum(not lane.times(log.stored[number]) for number in range(begin, end))
+            keys = [log.stored[number] for number in range(begin, end)]
+            missing = sum(lane.times(key) == self._before[key] for key in keys)
             counted = metrics.outcome(LOOSE, source, "discarded")
             hold(
                 missing == counted,
-                f"{LOOSE} counted {counted} records of {source} from {begin} to {end} as discarded, and {missing} are missing",
+                f"{LOOSE} counted {counted} records of {source} from {begin} to {end} as discarded, and it did not deliver {missing}",
             )
             told = now.shed(source) - self._begun.shed(source)
             again = counted - metrics.sum("pipeline_discarded_records_total", route="loose", reason="spool_full")
