@@ -133,6 +133,8 @@ async def test_a_full_spool(cloud, follow):
     """While nothing is taken, memory is bounded by the inbox; then everything comes, from the history where it must."""
     following = follow(room=3)
     session = await cloud.start("begin")
+    await following.outlet.wait_for(3)
+    cloud.turn("ai_emit", session_id=session, count=1)  # what came before may have been sent at once
     await following.outlet.wait_until_full()
     cloud.turn("ai_emit", session_id=session, count=30, size=1_000_000)
     await following.outlet.make_room()
