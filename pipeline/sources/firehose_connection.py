@@ -20,6 +20,8 @@ HELD_MAX = 1 << 20
 """Bytes of records that wait for the first one that names the organization."""
 READ_AHEAD = 512 << 10
 """Bytes of records that a connection may collect while others of it are on their way: what waits for the disk goes there together."""
+_HELLO = b"\x16\x03"
+"""How a peer begins that speaks TLS."""
 _OBJECT_COST = 48
 """Bytes that a record costs beside its own."""
 
@@ -85,6 +87,8 @@ class Connection(Receiver):
         self._named = False
         self._size = 0
         self._sending_size = 0
+        self._fresh = True
+        """Whether nothing has come yet."""
         self._orderly = False
         self._at_end = False
         self._reads = True
@@ -136,6 +140,11 @@ class Connection(Receiver):
         self._host.secured(self)
 
     def received(self, data: bytes) -> None:
+        if self._fresh:
+            self._fresh = False
+            if self._ssl is None and data.startswith(_HELLO):
+                self.drop("tls")
+                return
         self.last = self._loop.time()
         self._take(data)
 

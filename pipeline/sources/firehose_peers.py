@@ -150,6 +150,12 @@ class Peers:
                 peer=connection.peer,
                 fix="Leave routing in the Output's records, or give each organization its own source.",
             )
+        elif reason == "tls":
+            self._log.error(
+                "A connection was closed: the peer speaks TLS, and this listener is plain TCP.",
+                peer=connection.peer,
+                fix="Leave `tls: off` out, or set is_tls to false in the Output; a balancer must end TLS itself.",
+            )
         elif reason != "gave_way":
             self._log.warning("A connection was closed.", peer=connection.peer, reason=reason)
 

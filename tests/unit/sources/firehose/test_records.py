@@ -61,6 +61,16 @@ async def test_openssl_is_a_client(start, record, openssl):
         assert await lab.outlet.until(2) == [record(1)] * 2
 
 
+async def test_tls_on_a_plain_listener(start):
+    """A peer that speaks TLS to a plain listener is sent away with a hint, and its handshake is no record."""
+    async with start(tls="off") as lab:
+        with pytest.raises(OSError):  # a reset, or an end in the middle of the handshake
+            await asyncio.to_thread(_send_and_close, lab.port, b"{}", tls=True)
+        await lab.until(lambda: lab.report.counts.get("tls"))
+        assert lab.outlet.refused == []
+        assert any("Leave `tls: off` out" in line.get("fix", "") for line in lab.log)
+
+
 @pytest.mark.parametrize("tls", [True, False])
 async def test_back_pressure_holds_the_sender(start, record, tls):
     """While the outlet waits, the sender is held by TCP and little is in memory; then all arrives."""
