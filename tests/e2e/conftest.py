@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -24,6 +26,16 @@ from prometheus_client.parser import text_string_to_metric_families
 LC_PIPELINE = [sys.executable, "-m", "pipeline.cli"]
 START = 40.0
 """Seconds in which a process has to start, or to do what it is asked for, on a machine with other work."""
+
+
+@contextlib.contextmanager
+def fetching(name: str) -> Iterator[Path]:
+    """The folder of the project where what tests fetch is kept; the processes of a test run fetch ``name`` one after the other."""
+    cache = Path(__file__).parents[2] / ".cache"
+    cache.mkdir(exist_ok=True)
+    with (cache / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield cache
 
 
 def free_port() -> int:

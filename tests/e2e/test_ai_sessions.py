@@ -17,6 +17,8 @@ import pytest
 from pipeline.limacharlie.client import LimaCharlie
 from pipeline.limacharlie.config import LimaCharlieConfig
 
+from .conftest import fetching
+
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "node"
 WS = "ws@8.18.0"
@@ -37,12 +39,13 @@ def node_modules() -> Path:
     if node is None or npm is None:
         unavailable("No Node: install node and npm (Debian: apt install nodejs npm).")
     found = CACHE / "node_modules"
-    if not (found / "ws").is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        options = ["--prefix", str(CACHE), "--no-audit", "--no-fund", "--ignore-scripts", "--no-save"]
-        done = subprocess.run([npm, "install", *options, WS], capture_output=True, timeout=100, check=False)
-        if done.returncode != 0:
-            unavailable(f"No ws package for Node: {done.stderr.decode(errors='replace')[-500:]}")
+    with fetching("node"):
+        if not (found / "ws").is_dir():
+            CACHE.mkdir(exist_ok=True)
+            options = ["--prefix", str(CACHE), "--no-audit", "--no-fund", "--ignore-scripts", "--no-save"]
+            done = subprocess.run([npm, "install", *options, WS], capture_output=True, timeout=100, check=False)
+            if done.returncode != 0:
+                unavailable(f"No ws package for Node: {done.stderr.decode(errors='replace')[-500:]}")
     return found
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from .conftest import fetching
+
 VERSION = "4.11.3"
 FOLDER = Path(__file__).parents[2] / ".cache" / f"sdk-{VERSION}-python{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = FOLDER / "bin" / "python"
@@ -67,17 +69,22 @@ def show(value):
 @pytest.fixture(scope="session")
 def _sdk4() -> Path:
     """Python with the SDK 4.x; made once and kept. Where it cannot be had, its tests are skipped, and fail in CI."""
-    if not (FOLDER / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(FOLDER)], check=True, timeout=60)
-        command = [str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", f"limacharlie=={VERSION}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
-        if done.returncode != 0:
-            reason = f"The SDK {VERSION} cannot be installed: {done.stderr.strip()[-300:]}"
-            if os.environ.get("CI", "").lower() in ("true", "1") or os.environ.get("LC_PIPELINE_NO_SKIP") == "1":
-                pytest.fail(reason)
-            pytest.skip(reason)
-        (FOLDER / "ready").touch()
+    with fetching("sdk4"):
+        if not (FOLDER / "ready").exists():
+            _make()
     return PYTHON
+
+
+def _make() -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(FOLDER)], check=True, timeout=60)
+    command = [str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", f"limacharlie=={VERSION}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    if done.returncode != 0:
+        reason = f"The SDK {VERSION} cannot be installed: {done.stderr.strip()[-300:]}"
+        if os.environ.get("CI", "").lower() in ("true", "1") or os.environ.get("LC_PIPELINE_NO_SKIP") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    (FOLDER / "ready").touch()
 
 
 @pytest.fixture(scope="module")

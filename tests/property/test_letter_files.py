@@ -19,12 +19,13 @@ def test_what_is_not_done_stays(lines, data, more):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "000001.jsonl"
         path.write_bytes(whole)
+        file = LetterFile(LetterFolder(Path(folder)), path, len(whole), None)
         with path.open("rb") as opened:
+            file.opened(opened)
             found = [place for run in _lines(opened, len(whole), 20) for place in run]
         assert [line for _, line in found] == lines
         with path.open("ab") as opened:
             opened.write(more)
-        file = LetterFile(LetterFolder(Path(folder)), path, len(whole), None)
         order = data.draw(some.permutations(range(len(lines))))
         done = set(order[: data.draw(some.integers(0, len(lines)))])
         for number in (one for one in order if one in done):
