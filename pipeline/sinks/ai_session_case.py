@@ -11,6 +11,7 @@ from typing import Any, Self
 import orjson
 
 from pipeline.core.errors import Rejected
+from pipeline.core.event import Undecodable, decode
 from pipeline.core.items import Item
 from pipeline.core.types import RecordPath
 from pipeline.limacharlie import records
@@ -40,11 +41,9 @@ class Case:
         ``detection``: where a record names the detection that it is about; ``by``: what records about the same thing share.
         """
         try:
-            doc = orjson.loads(item.payload)
-        except ValueError as error:
+            doc = decode(item.payload)
+        except Undecodable as error:
             raise Rejected("undecodable", str(error)) from None
-        if not isinstance(doc, dict):
-            raise Rejected("undecodable", "the record is not a JSON object")
         if "session" in doc and str(records.event_type(doc)).startswith("AI_"):
             raise Rejected("own_transcript", "a session about what a session said would lead to the next one")
         is_detection = records.is_detection(doc)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, ClassVar, Literal, Self
 
-import orjson
 from pydantic import field_validator, model_validator
 
 from pipeline.core.batch import Origin
@@ -24,6 +23,7 @@ from pipeline.core.errors import (
     RetryLater,
     UsageError,
 )
+from pipeline.core.event import Undecodable, decode
 from pipeline.core.items import Item, Items
 from pipeline.core.sink import Mark, Sink
 from pipeline.core.types import Duration
@@ -207,11 +207,9 @@ class ReliableTaskSink(Sink[ReliableTaskConfig]):
 
     def order(self, item: Item) -> Order:
         try:
-            doc = orjson.loads(item.payload)
-        except ValueError as error:
+            doc = decode(item.payload)
+        except Undecodable as error:
             raise Rejected("undecodable", str(error)) from None
-        if not isinstance(doc, dict):
-            raise Rejected("undecodable", "the record is not a JSON object")
         try:
             command = self.config.task.render(doc)
             selector = self.config.selector.render(doc) if self.config.selector else None

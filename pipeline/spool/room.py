@@ -232,9 +232,8 @@ class Room:
     async def _delete_given_up(self) -> None:
         """Delete a segment that lanes have skipped, once the database knows it: a crash brings it back, or leaves it counted."""
         log, segment = self._given_up[0]
-        if (
-            log.given_up(segment.first, segment.end) < segment.end - segment.first
-        ):  # else what came after the commit had failed
+        known = log.given_up(segment.first, segment.end)
+        if known < segment.end - segment.first:  # else it was what comes after the commit that failed
             before = next((first for first, end in log.dropped.items() if end == segment.first), segment.first)
             await self.commit({"dropped": {(*log.name.key, before): segment.end}})
         self._leftover.append(self._given_up.pop(0))
